@@ -1,0 +1,1 @@
+"""Announcer: what Docker runs here becomes records in the store."""

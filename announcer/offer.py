@@ -1,0 +1,41 @@
+"""What one container offers: the result of reading its labels under the host's settings. Values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from discod.model.endpoint import Address, Endpoint, Fault
+from discod.model.settings import AnnounceSettings, Check, CheckSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One endpoint a container would offer if it were up, and how to tell whether it is."""
+
+    endpoint: Endpoint
+    check: Check | None = None
+    """Own check, with every default filled in; None: the container's state alone decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Everything that a container's labels amount to."""
+
+    offers: tuple[Offer, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    """Non-empty: the container is refused as a whole, and `offers` is empty."""
+    silent: str = ""
+    """Why it offers nothing although nothing is wrong: ignored, no port, no label where one is
+    required. For `explain`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What reading a container depends on besides the container."""
+
+    host: str
+    """Name of this host."""
+    addresses: tuple[Address, ...]
+    """Of this host, for published ports and host networking."""
+    announce: AnnounceSettings
+    checks: CheckSettings

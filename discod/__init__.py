@@ -1,0 +1,3 @@
+"""discod: service discovery for Docker hosts, announced by the producers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,163 @@
+"""The values that flow through discod: endpoints, withdrawals, hosts, refusals.
+
+Rule: immutable, comparable, no behaviour beyond what derives from their own fields. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Literal, NamedTuple
+
+Address = IPv4Address | IPv6Address
+Protocol = Literal["tcp", "udp"]
+
+DEFAULT_PRIORITY = 10
+DEFAULT_WEIGHT = 100
+
+
+class EndpointId(NamedTuple):
+    """Names one endpoint in the cluster: its two labels below the domain."""
+
+    service: str
+    instance: str
+
+
+class Producer(StrEnum):
+    """Who offers an endpoint."""
+
+    DOCKER = "docker"
+    STATIC = "static"
+    """A ``[[service]]`` table of the configuration."""
+    COMMAND = "command"
+    """``discod announce -- CMD``."""
+    FOREIGN = "foreign"
+    """Another program that writes SkyDNS records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a producer offers: one address, one port, under one service name."""
+
+    service: str
+    instance: str
+    address: Address
+    port: int
+    """0 when the producer named none (foreign records only)."""
+    protocol: Protocol = "tcp"
+    port_name: str = ""
+    """Without underscore; empty when unknown (foreign records only)."""
+    tags: tuple[str, ...] = ()
+    weight: int = DEFAULT_WEIGHT
+    priority: int = DEFAULT_PRIORITY
+    attributes: tuple[tuple[str, str], ...] = ()
+    """Sorted by key."""
+    text: str = ""
+    """The ``text`` field of a foreign record."""
+    host: str = ""
+    """Name of the owner host; empty for foreign records."""
+    container: str = ""
+    """Full container id; empty when no container stands behind it."""
+    container_name: str = ""
+    producer: Producer = Producer.FOREIGN
+    since: float = 0.0
+    """When it was first offered, Unix seconds."""
+    target: str = ""
+    """Instance label that stands for this endpoint in SRV when it is not its own: the IPv6 half of
+    a dual-stack endpoint names the IPv4 half, so that one target has both addresses."""
+
+    @property
+    def id(self) -> EndpointId:
+        """The endpoint's name in the cluster."""
+        return EndpointId(self.service, self.instance)
+
+    @property
+    def srv_target(self) -> str:
+        """The instance label to name in SRV answers."""
+        return self.target or self.instance
+
+
+class Reason(StrEnum):
+    """Why an endpoint is not in DNS."""
+
+    CRASHED = "crashed"
+    """The main process ended with a status other than 0, or by a signal."""
+    EXITED = "exited"
+    """The main process ended with status 0."""
+    STOPPING = "stopping"
+    """The engine sent the stop signal."""
+    REMOVED = "removed"
+    PAUSED = "paused"
+    STARTING = "starting"
+    """HEALTHCHECK or own check has not succeeded yet."""
+    UNHEALTHY = "unhealthy"
+    DISCONNECTED = "disconnected"
+    """The container left the network whose address it offered."""
+    DRAINED = "drained"
+    UNOFFERED = "unoffered"
+    """The configuration or the labels no longer offer it."""
+    PRODUCER_LEFT = "producer-left"
+    """The command behind ``discod announce`` ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A producer's statement that an endpoint is not to be used."""
+
+    endpoint: Endpoint
+    reason: Reason
+    detail: str
+    """For people: exit status, check output, who drained."""
+    at: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """An endpoint that vanished without a statement: its lease expired, or a hand deleted it."""
+
+    endpoint: Endpoint
+    revision: int
+    at: float
+    """When this host saw it, Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One discod daemon as the others see it."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    version: str = ""
+    machine: str = ""
+    """Identity of this installation, so that two hosts with one name are noticed."""
+    started: float = 0.0
+    drained: float | None = None
+    """Since when the host is drained, Unix seconds; None when it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with what a producer wrote."""
+
+    subject: str
+    """The label, variable or key."""
+    value: str
+    expected: str
+
+    def __str__(self) -> str:
+        """Everything a person needs in one line; control characters and length are tamed."""
+        shown = self.value if len(self.value) <= 80 else self.value[:77] + "..."
+        return f"{self.subject} = {shown!r}: {self.expected}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A container that offers nothing because its labels are wrong, or policy forbids them."""
+
+    host: str
+    container: str
+    container_name: str
+    faults: tuple[Fault, ...]
+    at: float

@@ -1,0 +1,1 @@
+"""The key-value store: its interface, and the two that implement it."""

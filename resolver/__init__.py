@@ -1,0 +1,1 @@
+"""Resolver: what the Catalog holds becomes DNS answers."""
