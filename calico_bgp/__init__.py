@@ -1,1 +1,1 @@
-"""Routes: what the Catalog holds becomes /32 and /128 routes over BGP. Imported only when configured."""
+"""Routes: the Catalog becomes /32 and /128 routes over BGP. Imported only when configured."""

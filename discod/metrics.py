@@ -1,0 +1,124 @@
+"""Every metric of the daemon, in CoreDNS's and MetalLB's manner.
+
+Rule: the one module that imports prometheus_client. A metric is named here and nowhere else; parts
+get this object and count. `docs/reference.md` lists them (a test compares).
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_FAST = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5)
+_SLOW = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+class Metrics:
+    """The daemon's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        r = self.registry = CollectorRegistry()
+        ProcessCollector(registry=r)
+        PlatformCollector(registry=r)
+        GCCollector(registry=r)
+
+        self.build_info = Gauge("discod_build_info", "Constant 1.", ["version"], registry=r)
+        self.config_stale = Gauge(
+            "discod_config_stale",
+            "1 while the configuration file has faults and the last good one is in force.",
+            registry=r,
+        )
+
+        self.store_connected = Gauge(
+            "discod_store_connected", "1 while the store delivers changes.", registry=r
+        )
+        self.store_errors = Counter(
+            "discod_store_errors", "Store calls that failed.", ["call", "kind"], registry=r
+        )
+        self.catalog_age = Gauge(
+            "discod_catalog_age_seconds",
+            "Seconds since the store last gave a sign of life.",
+            registry=r,
+        )
+        self.catalog_revision = Gauge(
+            "discod_catalog_revision", "Store revision of the Catalog.", registry=r
+        )
+        self.catalog_endpoints = Gauge(
+            "discod_catalog_endpoints", "Endpoints that are up, cluster-wide.", registry=r
+        )
+        self.catalog_services = Gauge(
+            "discod_catalog_services", "Services with an endpoint that is up.", registry=r
+        )
+        self.catalog_hosts = Gauge("discod_catalog_hosts", "Hosts with a live lease.", registry=r)
+        self.catalog_invalid = Gauge(
+            "discod_catalog_invalid_records", "Records that were skipped as malformed.", registry=r
+        )
+        self.catalog_changes = Counter(
+            "discod_catalog_changes", "Changes of the Catalog.", ["what"], registry=r
+        )
+
+        self.endpoints = Gauge(
+            "discod_announcer_endpoints", "Endpoints of this host.", ["state"], registry=r
+        )
+        self.containers_refused = Gauge(
+            "discod_announcer_containers_refused",
+            "Containers of this host that offer nothing because their labels are at fault.",
+            registry=r,
+        )
+        self.withdrawals = Counter(
+            "discod_announcer_withdrawals", "Endpoints withdrawn.", ["reason"], registry=r
+        )
+        self.withdrawal_seconds = Histogram(
+            "discod_announcer_withdrawal_seconds",
+            "From this host's knowledge of an end to the store's confirmation.",
+            buckets=_SLOW,
+            registry=r,
+        )
+        self.checks = Counter(
+            "discod_announcer_checks", "Own checks run.", ["kind", "result"], registry=r
+        )
+        self.docker_connected = Gauge(
+            "discod_docker_connected", "1 while the engine's events arrive.", registry=r
+        )
+        self.docker_events = Counter(
+            "discod_docker_events", "Engine events received.", ["action"], registry=r
+        )
+        self.docker_resyncs = Counter(
+            "discod_docker_resyncs", "Full comparisons with the engine's list.", registry=r
+        )
+
+        self.dns_requests = Counter(
+            "discod_dns_requests", "Queries.", ["zone", "proto", "type"], registry=r
+        )
+        self.dns_responses = Counter("discod_dns_responses", "Responses.", ["rcode"], registry=r)
+        self.dns_duration = Histogram(
+            "discod_dns_request_duration_seconds",
+            "From a query's arrival to its answer.",
+            ["zone"],
+            buckets=_FAST,
+            registry=r,
+        )
+        self.dns_refused = Counter(
+            "discod_dns_acl_refused", "Queries from clients outside dns.allow.", registry=r
+        )
+        self.dns_malformed = Counter(
+            "discod_dns_malformed", "Packets that are no query.", ["proto"], registry=r
+        )
+        self.dns_truncated = Counter("discod_dns_truncated", "Answers sent with TC.", registry=r)
+        self.dns_forwards = Counter(
+            "discod_dns_forwards",
+            "Queries sent to an upstream.",
+            ["upstream", "result"],
+            registry=r,
+        )
+        self.dns_tcp_connections = Gauge(
+            "discod_dns_tcp_connections", "Open TCP connections.", registry=r
+        )
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus's text format."""
+        return generate_latest(self.registry)

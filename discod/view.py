@@ -1,0 +1,105 @@
+"""What the HTTP API may see and do of the running daemon.
+
+Rule: an interface only, so that the API and the daemon can be read, tested and changed apart. The
+daemon (`discod.daemon`) implements it; `discod.http` uses it.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from discod.model.catalog import Catalog, Change
+from discod.model.report import PartReport, ProducerReport
+from discod.model.settings import ServiceSettings
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReport:
+    """How the daemon stands with its store."""
+
+    kind: str
+    """``memory`` or ``etcd``."""
+    connected: bool
+    age: float
+    """Seconds since the store last gave a sign of life; 0 for the memory store."""
+    error: str
+    """What is wrong while not connected."""
+
+
+class Announcement(Protocol):
+    """A live ``discod announce``; ends when its context ends."""
+
+    async def status(self) -> str:
+        """Wait for the next change of state, in words (``up``, ``down: <reason>``)."""
+        ...
+
+    async def withdraw(self) -> None:
+        """Take the endpoints out of DNS and return once the store has confirmed it."""
+        ...
+
+
+class View(Protocol):
+    """The daemon, seen from its API."""
+
+    @property
+    def host(self) -> str:
+        """Name of this host."""
+        ...
+
+    @property
+    def catalog(self) -> Catalog:
+        """The present Catalog."""
+        ...
+
+    @property
+    def store(self) -> StoreReport:
+        """How it stands with the store."""
+        ...
+
+    def producers(self) -> tuple[ProducerReport, ...]:
+        """Everything of this host that offers or could offer endpoints."""
+        ...
+
+    def parts(self) -> tuple[PartReport, ...]:
+        """Every part that readiness depends on."""
+        ...
+
+    def changes(self) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Change]]:
+        """Subscribe to changes of the Catalog.
+
+        The queue is bounded (1,024); a reader that falls behind gets its channel closed, and has to
+        subscribe and read the Catalog again.
+        """
+        ...
+
+    async def drain(self, container: str | None) -> str:
+        """Withdraw this host's endpoints, or one container's (name or id prefix), until undrained.
+
+        Returns what was done, in words, once the store has confirmed it.
+
+        Raises:
+            LookupError: no such container here, or more than one.
+        """
+        ...
+
+    async def undrain(self, container: str | None) -> str:
+        """Take `drain` back.
+
+        Raises:
+            LookupError: no such container here, or it is not drained.
+        """
+        ...
+
+    def announce(
+        self, services: tuple[ServiceSettings, ...]
+    ) -> AbstractAsyncContextManager[Announcement]:
+        """Offer endpoints for as long as the context lasts.
+
+        Raises:
+            ValueError: a name is one that this host may not claim, or the same is announced twice.
+        """
+        ...
