@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
+from signal import SIGTERM, Signals
 
 from discod.model.endpoint import Address, Protocol
 
@@ -93,3 +94,18 @@ class Container:
     def short_id(self) -> str:
         """The first 12 digits, as people know it."""
         return self.id[:12]
+
+    @property
+    def stop_signal_number(self) -> int:
+        """`stop_signal` as a number; SIGTERM's for one that this system does not know.
+
+        The engine takes ``SIGTERM``, ``TERM``, ``15`` and ``SIGRTMIN+3``.
+        """
+        text = self.stop_signal.strip().upper()
+        if text.isdecimal() and text.isascii():
+            return int(text) if 1 <= int(text[:3]) <= 64 and len(text) <= 2 else SIGTERM.value
+        name, plus, offset = text.removeprefix("SIG").partition("+")
+        try:
+            return Signals[f"SIG{name}"].value + (int(offset) if plus else 0)
+        except (KeyError, ValueError):
+            return SIGTERM.value

@@ -45,7 +45,10 @@ def _quote(value: object) -> str:
     text = str(value)
     if len(text) > VALUE_MAX:
         text = text[: VALUE_MAX - 3] + "..."
-    return text if _PLAIN.match(text) else json.dumps(text, ensure_ascii=False)
+    if _PLAIN.match(text):
+        return text
+    # JSON itself leaves line separators, C1 controls and bidirectional marks as they are.
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def setup(level: str) -> None:

@@ -1,7 +1,7 @@
 """Every metric of the daemon, in CoreDNS's and MetalLB's manner.
 
 Rule: the one module that imports prometheus_client. A metric is named here and nowhere else; parts
-get this object and count. `docs/reference.md` lists them (a test compares).
+get this object and count. `docs/metrics.md` lists them (`make docs`; a test compares).
 """
 
 from __future__ import annotations

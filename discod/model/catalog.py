@@ -7,6 +7,7 @@ readers hold is never altered: only the parts that changed are copied. Pure.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from discod.model import schema
 from discod.model.endpoint import (
     Endpoint,
     EndpointId,
+    Fault,
     Host,
     Loss,
     Reason,
@@ -143,8 +145,9 @@ class CatalogState:
             try:
                 self._one(key, value, changed)
             except RecordError as error:
-                self._drop_record(key)
-                self._invalid[key] = str(error)
+                self._forget(key, changed)
+                if value is not None:
+                    self._invalid[key] = str(error)
         return self._publish(max(revision, self.catalog.revision), now)
 
     def suppress(self, withdrawals: Iterable[Withdrawal], now: float) -> Change:
@@ -168,9 +171,13 @@ class CatalogState:
                     self._add_up(endpoint)
         return self._publish(self.catalog.revision, now)
 
+    def _forget(self, key: str, changed: int) -> None:
+        """What cannot be read counts as absent: the outcome depends on the present value only."""
+        with contextlib.suppress(RecordError):  # a malformed key: nothing is kept under it
+            self._one(key, None, changed)
+
     def _one(self, key: str, value: bytes | None, changed: int) -> None:
-        if value is None:
-            self._invalid.pop(key, None)
+        self._invalid.pop(key, None)
         parsed = self._keys.parse(key)
         match parsed:
             case RecordKey(id_):
@@ -178,14 +185,18 @@ class CatalogState:
                     self._drop_record(key)
                 else:
                     self._put_record(key, schema.decode_endpoint(key, id_, value), changed)
-            case WithdrawnKey(_, id_):
+            case WithdrawnKey(host, id_):
                 if value is None:
                     self._withdrawn.pop(id_, None)
                 else:
-                    self._withdrawn[id_] = schema.decode_withdrawal(key, id_, value)
+                    withdrawal = schema.decode_withdrawal(key, id_, value)
+                    owner = withdrawal.endpoint.host
+                    if owner != host:
+                        raise RecordError(key, Fault("host", owner, "expected the key's host"))
+                    self._withdrawn[id_] = withdrawal
                     self._lost.pop(id_, None)
             case HostKey(name):
-                self._host(key, name, value)
+                self._host(key, name, value, changed)
             case RefusedKey(host, container):
                 if value is None:
                     self._refused.pop((host, container), None)
@@ -196,10 +207,8 @@ class CatalogState:
                             Entry(What.REFUSED, changed, host=host, detail=container)
                         )
                     self._refused[host, container] = refusal
-        if value is not None:
-            self._invalid.pop(key, None)
 
-    def _host(self, key: str, name: str, value: bytes | None) -> None:
+    def _host(self, key: str, name: str, value: bytes | None, changed: int) -> None:
         before = self._hosts.get(name)
         after = None if value is None else schema.decode_host(key, name, value)
         if before == after:
@@ -207,11 +216,11 @@ class CatalogState:
         self._hosts_touched = True
         if after is None:
             del self._hosts[name]
-            self._entries.append(Entry(What.HOST_GONE, self.catalog.revision, host=name))
+            self._entries.append(Entry(What.HOST_GONE, changed, host=name))
         else:
             self._hosts[name] = after
             what = What.HOST_CHANGED if before else What.HOST_UP
-            self._entries.append(Entry(what, self.catalog.revision, host=name))
+            self._entries.append(Entry(what, changed, host=name))
 
     def _put_record(self, key: str, endpoint: Endpoint, changed: int) -> None:
         self._touch(endpoint.id)

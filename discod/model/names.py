@@ -5,6 +5,7 @@ Rule: every name that reaches the store or the wire passed through here. Pure.
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 LABEL_MAX = 63
@@ -55,15 +56,18 @@ def to_label(text: str) -> str:
     """Make the nearest LDH label of `text`: lower case, runs of other characters become ``-``.
 
     Used for *default* names only (image, Compose, host); a name that a user wrote is checked, not
-    mended. Empty when nothing of it can be kept.
+    mended. A label stays as it is. Empty when nothing of it can be kept.
     """
+    if is_label(text):
+        return text
     return re.sub(r"[^a-z0-9]+", "-", text.lower())[:LABEL_MAX].strip("-")
 
 
 def instance_label(host: str, unit: str, port: int, *, protocol: str, family: int) -> str:
     """The deterministic label of one endpoint: host, container (or unit), port.
 
-    The tail is always whole, so labels of different endpoints differ; a long host name is cut.
+    Labels of different endpoints differ: one that would be too long is cut in front, and a digest
+    of all of it stands for what was cut.
 
     Args:
         host: The owner host's name.
@@ -77,9 +81,11 @@ def instance_label(host: str, unit: str, port: int, *, protocol: str, family: in
         tail += f"-{protocol}"
     if family == 6:
         tail += "-v6"
-    room = LABEL_MAX - len(tail) - 1
-    head = to_label(host)[: max(room, 0)].strip("-")
-    return f"{head}-{tail}" if head else tail[-LABEL_MAX:].strip("-")
+    label = f"{to_label(host)}-{tail}".strip("-")
+    if len(label) <= LABEL_MAX:
+        return label
+    digest = hashlib.sha256(f"{host}\n{tail}".encode()).hexdigest()[:8]
+    return f"{digest}-{label[-(LABEL_MAX - len(digest) - 1) :].lstrip('-')}"
 
 
 def reversed_labels(domain: str) -> str:

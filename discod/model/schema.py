@@ -15,10 +15,8 @@ Pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
 
 from discod.model.endpoint import (
     DEFAULT_PRIORITY,
@@ -33,20 +31,32 @@ from discod.model.endpoint import (
     Refusal,
     Withdrawal,
 )
-from discod.model.names import is_label, is_port_name, reversed_labels
+from discod.model.fields import Fields, RecordError, is_address, is_text, shown
+from discod.model.names import is_label, is_port_name, reversed_labels, service_fault
+
+__all__ = [
+    "RECORD_TTL",
+    "SCHEMA",
+    "HostKey",
+    "Key",
+    "Keyspace",
+    "RecordError",
+    "RecordKey",
+    "RefusedKey",
+    "WithdrawnKey",
+    "decode_endpoint",
+    "decode_host",
+    "decode_refusal",
+    "decode_withdrawal",
+    "encode_endpoint",
+    "encode_host",
+    "encode_refusal",
+    "encode_withdrawal",
+]
 
 SCHEMA = 1
 RECORD_TTL = 1
 """Seconds, for CoreDNS readers: its floor. discod itself serves 0."""
-
-
-class RecordError(ValueError):
-    """A key or a value that is not what the schema says; names the key and what was expected."""
-
-    def __init__(self, key: str, fault: Fault) -> None:
-        super().__init__(f"{key}: {fault}")
-        self.key = key
-        self.fault = fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,7 @@ class Keyspace:
 
     def record(self, id_: EndpointId) -> str:
         """Key of an endpoint's record."""
-        return f"{self.records}{id_.service}/{id_.instance}"
+        return f"{self.records}{id_.service}" + (f"/{id_.instance}" if id_.instance else "")
 
     def host(self, host: str) -> str:
         """Key of a host's own record."""
@@ -130,25 +140,27 @@ class Keyspace:
             parts = key[len(self.records) :].split("/")
             if parts[0] == "dns":
                 return None  # name servers of other SkyDNS readers
-            if len(parts) == 1:
-                parts = [parts[0], ""]
-            if (
-                len(parts) != 2
-                or not is_label(parts[0])
-                or not (not parts[1] or is_label(parts[1]))
-            ):
-                raise RecordError(
-                    key, Fault("key", key, "expected <service>/<instance> below the domain, labels")
-                )
-            return RecordKey(EndpointId(parts[0], parts[1]))
+            fault = service_fault(parts[0])
+            if fault is None and (len(parts) > 2 or not all(is_label(part) for part in parts)):
+                fault = "expected <service>/<instance> below the domain, labels"
+            if fault is not None:
+                raise RecordError(key, Fault("key", key, fault))
+            return RecordKey(EndpointId(parts[0], parts[1] if len(parts) == 2 else ""))
         if key.startswith(self.own):
-            match key[len(self.own) :].split("/"):
-                case ["hosts", host]:
-                    return HostKey(host)
-                case ["withdrawn", host, service, instance]:
-                    return WithdrawnKey(host, EndpointId(service, instance))
-                case ["refused", host, container]:
-                    return RefusedKey(host, container)
+            kind, *parts = key[len(self.own) :].split("/")
+            known: Key
+            match kind, parts:
+                case "hosts", [host]:
+                    known, labels = HostKey(host), [host]
+                case "withdrawn", [host, service, instance]:
+                    known, labels = WithdrawnKey(host, EndpointId(service, instance)), parts
+                case "refused", [host, container]:
+                    known, labels = RefusedKey(host, container), [host]
+                case _:
+                    return None
+            if not all(is_label(label) for label in labels):
+                raise RecordError(key, Fault("key", key, "expected labels"))
+            return known
         return None
 
 
@@ -173,7 +185,10 @@ def decode_endpoint(key: str, id_: EndpointId, value: bytes) -> Endpoint:
     Raises:
         RecordError: the value is not JSON, or a field is missing or of the wrong kind.
     """
-    fields = _Fields(key, _load(key, value))
+    return _endpoint(id_, Fields.load(key, value))
+
+
+def _endpoint(id_: EndpointId, fields: Fields) -> Endpoint:
     address = fields.address("host")
     meta = fields.sub("discod")
     priority = fields.integer("priority", 0, 65535, 0) or DEFAULT_PRIORITY
@@ -231,12 +246,12 @@ def decode_withdrawal(key: str, id_: EndpointId, value: bytes) -> Withdrawal:
     Raises:
         RecordError: the value is not what `encode_withdrawal` writes.
     """
-    fields = _Fields(key, _load(key, value))
+    fields = Fields.load(key, value)
     record = fields.sub("record")
     if record is None:
         raise RecordError(key, Fault("record", "", "expected an object"))
     return Withdrawal(
-        endpoint=decode_endpoint(key, id_, _dump(record.values)),
+        endpoint=_endpoint(id_, record),
         reason=Reason(fields.choice("reason", tuple(Reason))),
         detail=fields.text("detail", ""),
         at=fields.number("at"),
@@ -261,14 +276,12 @@ def decode_host(key: str, name: str, value: bytes) -> Host:
     """The host behind a value.
 
     Raises:
-        RecordError: the value is not what `encode_host` writes, or the name is no label.
+        RecordError: the value is not what `encode_host` writes.
     """
-    if not is_label(name):
-        raise RecordError(key, Fault("host", name, "expected a label"))
-    fields = _Fields(key, _load(key, value))
+    fields = Fields.load(key, value)
     return Host(
         name=name,
-        addresses=tuple(ip_address(text) for text in fields.texts("addresses", _is_address)),
+        addresses=tuple(ip_address(text) for text in fields.texts("addresses", is_address)),
         version=fields.text("version", ""),
         machine=fields.text("machine", ""),
         started=fields.number("started"),
@@ -294,13 +307,13 @@ def decode_refusal(key: str, host: str, container: str, value: bytes) -> Refusal
     Raises:
         RecordError: the value is not what `encode_refusal` writes.
     """
-    fields = _Fields(key, _load(key, value))
+    fields = Fields.load(key, value)
     faults = fields.values.get("faults")
     if not isinstance(faults, list) or not all(
-        isinstance(f, list) and len(f) == 3 and all(isinstance(part, str) for part in f)
-        for f in faults
+        isinstance(f, list) and len(f) == 3 and all(is_text(part) for part in f) for f in faults
     ):
-        raise RecordError(key, Fault("faults", repr(faults), "expected a list of three texts each"))
+        expected = "expected a list of three texts each"
+        raise RecordError(key, Fault("faults", shown(faults), expected))
     return Refusal(
         host=host,
         container=container,
@@ -331,93 +344,5 @@ def _metadata(endpoint: Endpoint) -> dict[str, object]:
 
 
 def _dump(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _load(key: str, value: bytes) -> Mapping[str, Any]:
-    try:
-        loaded = json.loads(value)
-    except (ValueError, RecursionError) as error:
-        shown = value[:80].decode("utf-8", "backslashreplace")
-        raise RecordError(key, Fault("value", shown, f"expected JSON ({error})")) from None
-    if not isinstance(loaded, dict):
-        raise RecordError(key, Fault("value", repr(loaded), "expected a JSON object"))
-    return loaded
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
-
-
-class _Fields:
-    """Typed look-ups in one JSON object; each raises `RecordError` naming the field."""
-
-    def __init__(self, key: str, values: Mapping[str, Any]) -> None:
-        self._key = key
-        self.values = values
-
-    def _fault(self, name: str, expected: str) -> RecordError:
-        return RecordError(self._key, Fault(name, repr(self.values.get(name)), expected))
-
-    def address(self, name: str) -> Any:
-        value = self.values.get(name)
-        if not isinstance(value, str) or not _is_address(value):
-            raise self._fault(name, "expected an IPv4 or IPv6 address")
-        return ip_address(value)
-
-    def integer(self, name: str, low: int, high: int, default: int) -> int:
-        value = self.values.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self._fault(name, f"expected an integer from {low} to {high}")
-        return value
-
-    def number(self, name: str) -> float:
-        value = self.values.get(name, 0)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e11:
-            raise self._fault(name, "expected Unix seconds")
-        return float(value)
-
-    def text(self, name: str, default: str) -> str:
-        value = self.values.get(name, default)
-        if not isinstance(value, str):
-            raise self._fault(name, "expected a string")
-        return value
-
-    def texts(self, name: str, valid: Any) -> tuple[str, ...]:
-        value = self.values.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(v, str) and valid(v) for v in value):
-            raise self._fault(name, "expected a list of valid strings")
-        return tuple(value)
-
-    def label(self, name: str, valid: Any) -> str:
-        value = self.text(name, "")
-        if value and not valid(value):
-            raise self._fault(name, "expected a DNS label")
-        return value
-
-    def labels(self, name: str) -> tuple[str, ...]:
-        return self.texts(name, is_label)
-
-    def pairs(self, name: str) -> tuple[tuple[str, str], ...]:
-        value = self.values.get(name, {})
-        if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-            raise self._fault(name, "expected an object of strings")
-        return tuple(sorted(value.items()))
-
-    def choice(self, name: str, choices: tuple[str, ...]) -> str:
-        value = self.values.get(name)
-        if value not in choices:
-            raise self._fault(name, f"expected one of {', '.join(choices)}")
-        return str(value)
-
-    def sub(self, name: str) -> _Fields | None:
-        value = self.values.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, dict):
-            raise self._fault(name, "expected an object")
-        return _Fields(self._key, value)
+    # "replace": half a surrogate pair in foreign text must not stop whoever reports it.
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")

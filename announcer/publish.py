@@ -1,0 +1,252 @@
+"""The publisher: keeps the host's leases, and writes what the ledger says remains.
+
+Rule: the one place of the announcer that awaits the store. Nothing is decided here; a failed write
+is forgotten and asked of the ledger again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from announcer.ledger import Leases, Ledger
+from discod.backoff import Backoff
+from discod.log import fields
+from discod.metrics import Metrics
+from discod.model.endpoint import EndpointId
+from discod.model.schema import Keyspace
+from discod.store.base import (
+    Delete,
+    Delta,
+    LeaseNotFound,
+    Op,
+    Snapshot,
+    Store,
+    StoreError,
+    StoreRejected,
+    StoreUnavailable,
+)
+
+log = logging.getLogger(__name__)
+
+LAST_RENEWAL = 0.5
+"""Seconds that stopping may wait for the last renewal of the lease."""
+
+
+class Publisher:
+    """Makes the store agree with the ledger."""
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        *,
+        keys: Keyspace,
+        lease_ttl: float,
+        history_ttl: float,
+        lease_file: Path | None,
+        metrics: Metrics,
+        rng: random.Random,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self.ledger = ledger
+        self._keys = keys
+        self._lease_ttl = lease_ttl
+        self._history_ttl = history_ttl
+        self._lease_file = lease_file
+        self._metrics = metrics
+        self._rng = rng
+        self._clock = clock
+        self._host_lease = 0
+        self._history_lease = 0
+        self._wake = trio.Event()
+        self._quiet = trio.Event()
+        self._lease_doubt = trio.Event()
+        self._history_doubt = trio.Event()
+        self._leaving: dict[str, float] = {}  # record key -> when its end was known, trio's clock
+        self.error = ""
+        """Why the last write failed; empty when it worked."""
+
+    @property
+    def leases(self) -> Leases | None:
+        """The present leases; None before both are granted."""
+        if self._host_lease and self._history_lease:
+            return Leases(self._host_lease, self._history_lease)
+        return None
+
+    # The store's word, passed on from the daemon's one watch ------------------------------------
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Pass a snapshot of all keys on to the ledger."""
+        self.ledger.snapshot(snapshot)
+        self.wake()
+
+    def delta(self, delta: Delta) -> None:
+        """Pass changes on to the ledger."""
+        for event in delta.events:
+            self.ledger.seen(event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Something was offered or seen: look what remains."""
+        self._wake.set()
+
+    def expect_withdrawal(self, id_: EndpointId) -> None:
+        """An endpoint's end is known now: measure until the store confirms its withdrawal."""
+        self._leaving[self._keys.record(id_)] = trio.current_time()
+
+    async def settled(self) -> None:
+        """Wait until the store has confirmed everything; bounded by the caller."""
+        self._quiet = trio.Event()
+        self.wake()
+        await self._quiet.wait()
+
+    # Tasks --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until cancelled. Leaves records and lease as they are: a restart causes no gap."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_host_lease)
+                nursery.start_soon(self._keep_history_lease)
+                nursery.start_soon(self._write)
+        finally:
+            with trio.move_on_after(LAST_RENEWAL, shield=True):
+                await self._renew_once_more()
+
+    async def _renew_once_more(self) -> None:
+        """Leave the successor a whole TTL to start in."""
+        if self._host_lease:
+            try:
+                await self._store.renew(self._host_lease)
+            except StoreError as error:
+                self._failed("lease", error)
+
+    async def _write(self) -> None:
+        backoff = Backoff(self._rng)
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            leases = self.leases
+            if leases is None:
+                continue
+            transactions = self.ledger.pending(leases, self._clock())
+            if not transactions:
+                if self.ledger.known:
+                    self._quiet.set()
+                continue
+            try:
+                for ops in transactions:
+                    await self._commit(ops)
+            except LeaseNotFound as error:
+                self._failed("commit", error)
+                self._lease_doubt.set()  # which of the two it was, renewing them tells
+                self._history_doubt.set()
+                await trio.sleep(backoff.pause())
+            except StoreError as error:
+                self._failed("commit", error)
+                await trio.sleep(backoff.pause())
+            else:
+                self.error = ""
+                backoff.reset()
+            self.wake()
+
+    async def _commit(self, ops: list[Op]) -> None:
+        commit = await self._store.commit(ops)
+        self.ledger.committed(ops, commit.revision)
+        for op in ops:
+            known = self._leaving.pop(op.key, None)
+            if known is not None and isinstance(op, Delete):
+                self._metrics.withdrawal_seconds.observe(trio.current_time() - known)
+
+    async def _keep_host_lease(self) -> None:
+        """Adopt the lease of the last run if it lives, else take a new one; renew at TTL / 3."""
+        backoff = Backoff(self._rng)
+        lease = await self._remembered()
+        while True:
+            try:
+                if lease:
+                    await self._store.renew(lease)
+                else:
+                    lease = await self._store.grant(self._lease_ttl)
+                    await self._remember(lease)
+                    log.info("lease granted", extra=fields(lease=f"{lease:x}", ttl=self._lease_ttl))
+            except LeaseNotFound:
+                log.warning("lease lost, announcing anew", extra=fields(lease=f"{lease:x}"))
+                lease = self._host_lease = 0
+                continue
+            except StoreUnavailable as error:
+                self._failed("lease", error)
+                await trio.sleep(min(backoff.pause(), self._lease_ttl / 6))
+                continue
+            except StoreRejected as error:
+                self._failed("lease", error)
+                await trio.sleep(backoff.pause())
+                continue
+            backoff.reset()
+            if self._host_lease != lease:
+                self._host_lease = lease
+                self.ledger.leases_changed()
+                self.wake()
+            with trio.move_on_after(self._lease_ttl / 3):
+                await self._lease_doubt.wait()
+            self._lease_doubt = trio.Event()
+
+    async def _keep_history_lease(self) -> None:
+        """Take a new lease each half TTL: a withdrawal lives from half to a whole of it."""
+        backoff = Backoff(self._rng)
+        while True:
+            try:
+                self._history_lease = await self._store.grant(self._history_ttl)
+            except StoreError as error:
+                self._failed("lease", error)
+                await trio.sleep(backoff.pause())
+                continue
+            backoff.reset()
+            self.wake()
+            with trio.move_on_after(self._history_ttl / 2):
+                await self._history_doubt.wait()
+            self._history_doubt = trio.Event()
+
+    def _failed(self, call: str, error: StoreError) -> None:
+        self._metrics.store_errors.labels(call, type(error).__name__).inc()
+        if str(error) != self.error:
+            log.warning("store call failed, will be repeated", extra=fields(call=call, error=error))
+        self.error = str(error)
+
+    async def _remembered(self) -> int:
+        """The lease id that the last run left, 0 without one for this very domain and store."""
+        if self._lease_file is None:
+            return 0
+        try:
+            saved = json.loads(await trio.Path(self._lease_file).read_text())
+            lease = saved["lease"] if saved["domain"] == self._keys.domain else 0
+            return lease if isinstance(lease, int) else 0
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning(
+                "lease file unreadable, taking a new lease",
+                extra=fields(file=self._lease_file, error=error),
+            )
+            return 0
+
+    async def _remember(self, lease: int) -> None:
+        if self._lease_file is None:
+            return
+        path = trio.Path(self._lease_file)
+        new = path.with_suffix(".new")
+        try:
+            await new.write_text(json.dumps({"lease": lease, "domain": self._keys.domain}))
+            await new.replace(path)
+        except OSError as error:
+            log.error(
+                "lease file not written, a restart will announce anew",
+                extra=fields(file=self._lease_file, error=error),
+            )

@@ -1,0 +1,373 @@
+"""Watches the containers of one Docker engine and keeps the roster in step.
+
+Rule: the engine's own list is the truth. An event means "look at that container now"; of a few
+(``kill``, ``die``, ``pause``, ``health_status``) the meaning is also taken at once, and the look
+that follows corrects it. What a process did is told by its pidfd, which needs no engine. While the
+engine is away nothing is withdrawn on its account (FIELD 1, 2, 3, 6, 11).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import trio
+
+from announcer.container import Container, Healthcheck, Status
+from announcer.engine import Engine
+from announcer.errors import EngineError
+from announcer.events import EngineEvent, Resync
+from announcer.offer import Offer, Scope
+from announcer.pidfd import Pidfds
+from announcer.reading import read
+from announcer.roster import Roster, Unit
+from announcer.summary import Summary
+from announcer.verdict import judge
+from discod.backoff import Backoff
+from discod.log import fields
+from discod.metrics import Metrics
+from discod.model.endpoint import Reason
+
+log = logging.getLogger(__name__)
+
+LIVE = frozenset({Status.RUNNING, Status.PAUSED})
+SIGKILL = 9
+
+
+def unit_key(container: str) -> str:
+    """The roster's key of a container."""
+    return f"docker:{container}"
+
+
+@dataclass(slots=True)
+class _Tracked:
+    container: Container
+    offers: tuple[Offer, ...] = ()
+    """Of the last time it had addresses: a stopped container has none, and stays visible."""
+    dead_pid: int = 0
+    """The main process that is known to have ended, whatever the engine still says."""
+    stopping: float = 0.0
+    """`Container.started` of the run that got its stop signal; 0: none."""
+    timer: trio.CancelScope | None = None
+    attached: frozenset[str] = field(default_factory=frozenset)
+
+
+class Watcher:
+    """The containers of this host."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        pidfds: Pidfds,
+        roster: Roster,
+        scope: Scope,
+        metrics: Metrics,
+        *,
+        rng: random.Random,
+        wall: Callable[[], float],
+        on_listed: Callable[[], None],
+    ) -> None:
+        self._wall = wall
+        self._engine = engine
+        self._pidfds = pidfds
+        self._roster = roster
+        self._scope = scope
+        self._metrics = metrics
+        self._rng = rng
+        self._on_listed = on_listed
+        self._tracked: dict[str, _Tracked] = {}
+        self._summaries: dict[str, Summary] = {}
+        self._looking: set[str] = set()
+        self._again: set[str] = set()
+        self._nursery: trio.Nursery | None = None
+        self._timers: trio.Nursery | None = None
+        self.connected = False
+        self.listed = False
+        """Whether the engine's list was complete once."""
+        self.answered = trio.Event()
+        """Set when the first try ended, well or not."""
+        self.error = "not asked yet"
+        self.since = wall()
+        """Since when `connected` is as it is, Unix seconds."""
+
+    # What the daemon says -----------------------------------------------------------------------
+
+    def rescope(self, scope: Scope) -> None:
+        """The settings changed: read every container anew."""
+        self._scope = scope
+        for tracked in list(self._tracked.values()):
+            self._update(tracked.container, unoffered=Reason.UNOFFERED)
+
+    def find(self, text: str) -> str:
+        """The id of the one container with this name or id prefix.
+
+        Raises:
+            LookupError: there is none, or more than one.
+        """
+        found = [
+            t.container.id
+            for t in self._tracked.values()
+            if t.container.name == text or (len(text) >= 4 and t.container.id.startswith(text))
+        ]
+        if len(found) != 1:
+            what = "no container" if not found else "more than one container"
+            raise LookupError(f"{what} of this host is named {text!r}")
+        return found[0]
+
+    # Tasks --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Watch until cancelled; come back whenever the engine does."""
+        backoff = Backoff(self._rng, first=0.1, most=5.0)
+        async with trio.open_nursery() as self._timers:
+            while True:
+                try:
+                    await self._session(backoff)
+                except* EngineError as group:
+                    error = group.exceptions[0]
+                    while isinstance(error, BaseExceptionGroup):
+                        error = error.exceptions[0]
+                    self._away(str(error))
+                self._looking.clear()
+                self._again.clear()
+                await trio.sleep(backoff.pause())
+
+    def _away(self, error: str) -> None:
+        if self.connected or error != self.error:
+            log.warning(
+                "docker away, nothing is withdrawn on its account; trying again",
+                extra=fields(error=error),
+            )
+        if self.connected:
+            self.since = self._wall()
+        self.connected, self.error = False, error
+        self.answered.set()
+        self._metrics.docker_connected.set(0)
+
+    async def _session(self, backoff: Backoff) -> None:
+        """One connection to the engine: events first, then the list, so that nothing falls between.
+
+        Ends only by an exception.
+        """
+        await self._engine.ping()
+        async with self._engine.events() as events, trio.open_nursery() as self._nursery:
+            await self._compare()
+            self.connected, self.error = True, ""
+            self.answered.set()
+            self.since = self._wall()
+            self._metrics.docker_connected.set(1)
+            backoff.reset()
+            log.info("docker connected", extra=fields(containers=len(self._tracked)))
+            self._nursery.start_soon(self._compare_periodically)
+            async for event in events:
+                if isinstance(event, Resync):
+                    log.warning(
+                        "engine events missing, comparing with its list",
+                        extra=fields(reason=event.reason),
+                    )
+                    self._nursery.start_soon(self._compare)
+                else:
+                    self._event(event)
+
+    async def _compare_periodically(self) -> None:
+        while True:
+            await trio.sleep(self._scope.announce.resync * self._rng.uniform(0.9, 1.1))
+            await self._compare()
+
+    async def _compare(self) -> None:
+        """Compare with the engine's whole list, and look at each container that differs."""
+        self._metrics.docker_resyncs.inc()
+        summaries = await self._engine.summaries()
+        for id_ in self._tracked.keys() - summaries.keys():
+            # Made or removed while the list was on its way: ask for it by name.
+            await self._look(id_)
+        async with trio.open_nursery() as nursery:
+            for id_, summary in summaries.items():
+                if self._summaries.get(id_) != summary or id_ not in self._tracked:
+                    nursery.start_soon(self._look, id_)
+        self._summaries = dict(summaries)
+        if not self.listed:
+            self.listed = True
+            self._on_listed()
+
+    # Events -------------------------------------------------------------------------------------
+
+    def _event(self, event: EngineEvent) -> None:
+        self._metrics.docker_events.labels(event.action).inc()
+        tracked = self._tracked.get(event.container)
+        if event.kind == "container" and event.action == "destroy":
+            self._forget(event.container)
+            return
+        # An event of an earlier run, read late, says nothing of this one.
+        if (
+            event.kind == "container"
+            and tracked is not None
+            and event.time >= tracked.container.started
+        ):
+            self._take(event, tracked)
+        self._ask(event.container)
+
+    def _take(self, event: EngineEvent, tracked: _Tracked) -> None:
+        """Believe what an event says before the look that follows it."""
+        container = tracked.container
+        match event.action:
+            case "kill" if event.signal in (container.stop_signal_number, SIGKILL):
+                self._stopping(tracked)
+            case "die" if not self._pidfds.watches(container.id):
+                self._dead(container.id, container.pid)
+            case "pause":
+                self._show(replace(container, status=Status.PAUSED), tracked)
+            case "health_status: unhealthy":
+                self._show(replace(container, health=Healthcheck.UNHEALTHY), tracked)
+            case "health_status: healthy":
+                self._show(replace(container, health=Healthcheck.HEALTHY), tracked)
+
+    def _stopping(self, tracked: _Tracked) -> None:
+        """The engine sent the stop signal: withdraw now, or after the configured drain."""
+        if tracked.stopping == tracked.container.started or self._timers is None:
+            return
+        if tracked.timer is not None:
+            tracked.timer.cancel()
+        tracked.timer = trio.CancelScope()
+        self._timers.start_soon(self._stop_timer, tracked, tracked.timer)
+        if not self._scope.announce.drain:
+            self._mark_stopping(tracked)
+
+    def _mark_stopping(self, tracked: _Tracked) -> None:
+        tracked.stopping = tracked.container.started
+        self._show(tracked.container, tracked)
+
+    async def _stop_timer(self, tracked: _Tracked, scope: trio.CancelScope) -> None:
+        announce, run = self._scope.announce, tracked.container.started
+        with scope:
+            if announce.drain:
+                await trio.sleep(announce.drain)
+                self._mark_stopping(tracked)
+            await trio.sleep(announce.stop_grace)
+            if tracked.stopping == run == tracked.container.started:
+                log.warning(
+                    "container still runs long after its stop signal, offered again",
+                    extra=fields(container=tracked.container.name, grace=announce.stop_grace),
+                )
+                tracked.stopping = 0.0
+                self._show(tracked.container, tracked)
+
+    def _dead(self, id_: str, pid: int) -> None:
+        """The main process ended."""
+        tracked = self._tracked.get(id_)
+        if tracked is None or tracked.container.pid != pid or tracked.dead_pid == pid:
+            return
+        tracked.dead_pid = pid
+        self._show(tracked.container, tracked)
+        if self._nursery is not None and self.connected:
+            self._ask(id_)
+
+    # Looks --------------------------------------------------------------------------------------
+
+    def _ask(self, id_: str) -> None:
+        """Look at a container soon; one look at a time each, and one more if asked meanwhile."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._look, id_)
+
+    async def _look(self, id_: str) -> None:
+        if id_ in self._looking:
+            self._again.add(id_)
+            return
+        self._looking.add(id_)
+        try:
+            while True:
+                self._again.discard(id_)
+                container = await self._engine.inspect(id_)
+                if container is None:
+                    self._forget(id_)
+                elif self._update(container):
+                    continue  # a new process: verify that the pid opened is still its own
+                if id_ not in self._again:
+                    break
+        finally:
+            self._looking.discard(id_)
+
+    def _update(self, container: Container, *, unoffered: Reason | None = None) -> bool:
+        """Take a container as inspected; True when a process was seen for the first time."""
+        tracked = self._tracked.get(container.id)
+        if tracked is None:
+            tracked = self._tracked[container.id] = _Tracked(container)
+        fresh = False
+        if container.status in LIVE and container.pid:
+            known = tracked.dead_pid == container.pid
+            if not known and not self._pidfds.watches(container.id, container.pid):
+                fresh = self._open(container)
+        else:
+            self._pidfds.unwatch(container.id)
+        gone = unoffered or Reason.UNOFFERED
+        attached = frozenset(a.network for a in container.attachments)
+        if container.status in LIVE and tracked.attached - attached:
+            gone = Reason.DISCONNECTED
+        if container.status in LIVE:
+            tracked.attached = attached
+        self._show(container, tracked, gone=gone)
+        for other in list(self._tracked.values()):
+            if other.container.network_mode == f"container:{container.id}":
+                self._show(other.container, other)
+        return fresh
+
+    def _open(self, container: Container) -> bool:
+        pid = container.pid
+        if not self._pidfds.available:
+            return False
+        try:
+            self._pidfds.watch(container.id, pid, partial(self._dead, container.id, pid))
+        except ProcessLookupError:
+            tracked = self._tracked[container.id]
+            tracked.dead_pid = pid
+        return True
+
+    def _show(
+        self, container: Container, tracked: _Tracked, *, gone: Reason = Reason.UNOFFERED
+    ) -> None:
+        """Tell the roster how a container stands."""
+        tracked.container = container
+        if container.status not in LIVE and tracked.timer is not None:
+            tracked.timer.cancel()
+            tracked.timer = None
+        borrowed = None
+        if container.network_mode.startswith("container:"):
+            lender = self._tracked.get(container.network_mode.partition(":")[2])
+            borrowed = lender.container if lender else None
+        reading = read(container, self._scope, borrowed=borrowed)
+        if container.status in LIVE or reading.faults:
+            tracked.offers = reading.offers
+        dead = bool(container.pid) and tracked.dead_pid == container.pid
+        health = "" if container.health is Healthcheck.NONE else f" ({container.health})"
+        unit = Unit(
+            key=unit_key(container.id),
+            kind="docker",
+            id=container.id,
+            name=container.name,
+            judge=lambda check, drained: judge(
+                container,
+                dead=dead,
+                stopping=tracked.stopping == container.started != 0.0,
+                drained=drained,
+                check=check,
+            ),
+            image=container.image,
+            status=f"{container.status}{health}",
+            offers=tracked.offers,
+            faults=reading.faults,
+            silent="" if tracked.offers else reading.silent,
+            run=f"{container.pid}/{container.started}" if container.pid else "",
+        )
+        self._roster.put(unit, gone=gone)
+
+    def _forget(self, id_: str) -> None:
+        tracked = self._tracked.pop(id_, None)
+        self._summaries.pop(id_, None)
+        self._pidfds.unwatch(id_)
+        if tracked is not None:
+            if tracked.timer is not None:
+                tracked.timer.cancel()
+            self._roster.remove(unit_key(id_), Reason.REMOVED)

@@ -1,0 +1,5 @@
+"""`python -m discod`."""
+
+from discod.cli import main
+
+main()

@@ -1,0 +1,297 @@
+"""The command line.
+
+Rule: reads arguments and the environment, asks, prints; what is said is made in `discod.tables`.
+Exit statuses: 0 as wished; 1 the answer is no (not ready, not in DNS, refused, faults found);
+2 wrong usage; 3 no daemon answers. `announce` exits with its command's status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from discod import __version__, tables
+from discod.client import ApiError, Client, Unreachable, default_targets
+from discod.tables import Page
+
+NO, UNREACHABLE = 1, 3
+WATCH_RETRY_MAX = 5.0
+"""Seconds between two tries of ``discod watch`` to reach a daemon that went away."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Service discovery for Docker hosts: what runs is in DNS, what ended is not."""
+
+
+def _api(command: F) -> F:
+    """Give a command ``--api`` and, in the place of its value, the client for it."""
+
+    @click.option(
+        "--api",
+        envvar="DISCOD_API",
+        metavar="URL",
+        help="http://HOST:PORT or unix:/PATH of the daemon (also DISCOD_API); "
+        "default: this machine's control socket, then http://127.0.0.1:9353.",
+    )
+    @wraps(command)
+    def wrapped(*args: Any, api: str | None, **kwargs: Any) -> Any:
+        try:
+            client = Client((api,) if api else default_targets(os.geteuid(), os.environ))
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--api") from None
+        try:
+            return command(client, *args, **kwargs)
+        except Unreachable as error:
+            _fail(str(error), UNREACHABLE)
+        except ApiError as error:
+            _fail(str(error), NO)
+
+    return wrapped  # type: ignore[return-value]  # click takes what it gets
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print the API's own document.")
+
+
+@main.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Configuration file; default: /etc/discod/discod.toml if there is one.",
+)
+def run(config: Path | None) -> None:
+    """Run the daemon."""
+    from discod.config import DEFAULT_PATH, ConfigError, load_config
+    from discod.daemon import run_daemon
+    from discod.model.settings import Settings
+
+    path = config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
+    try:
+        settings = load_config(path) if path else Settings()
+    except ConfigError as error:
+        _fail(str(error), NO)
+    sys.exit(run_daemon(settings, path, os.environ))
+
+
+@main.command("check-config")
+@click.argument("file", type=click.Path(path_type=Path))
+def check_config(file: Path) -> None:
+    """Say everything that is wrong with a configuration FILE, one fault a line."""
+    from discod.config import ConfigError, check_files, load_config
+
+    try:
+        settings = load_config(file)
+        faults = check_files(settings)
+        if faults:
+            raise ConfigError(str(file), faults)
+    except ConfigError as error:
+        for line in str(error).splitlines():  # without a prefix, as editors like it
+            click.echo(tables.tame(line), err=True)
+        sys.exit(NO)
+    click.echo(f"{file}: ok")
+
+
+@main.command()
+@click.argument("name", required=False)
+@_json
+@_api
+def services(client: Client, name: str | None, as_json: bool) -> None:
+    """List the services, or the endpoints of the one called NAME."""
+    if name is None:
+        _show(client.get("/v1/services"), as_json, tables.services)
+    else:
+        _show(client.get(f"/v1/services/{_segment(name)}"), as_json, tables.service)
+
+
+@main.command()
+@_json
+@_api
+def hosts(client: Client, as_json: bool) -> None:
+    """List the hosts that run discod."""
+    _show(client.get("/v1/hosts"), as_json, tables.hosts)
+
+
+@main.command()
+@click.argument("query")
+@_json
+@_api
+def explain(client: Client, query: str, as_json: bool) -> None:
+    """Say why QUERY (a name, a container or an address) is in DNS, or is not.
+
+    Exit status 0 when it is, 1 when it is not.
+    """
+    document = client.get("/v1/explain", {"q": query})
+    _show(document, as_json, tables.explanation)
+    if not document["in_dns"]:
+        sys.exit(NO)
+
+
+@main.command()
+@_json
+@_api
+def ready(client: Client, as_json: bool) -> None:
+    """Say whether the daemon is ready; exit status 0 or 1."""
+    try:
+        document = client.get("/readyz")
+    except ApiError as error:
+        if not isinstance(error.document, dict) or "ready" not in error.document:
+            raise
+        document = error.document
+    _show(document, as_json, lambda _, shown: tables.readiness(shown))
+    if not document["ready"]:
+        sys.exit(NO)
+
+
+@main.command()
+@_json
+@_api
+def watch(client: Client, as_json: bool) -> None:
+    """Print every change as it happens, until interrupted."""
+    delay, first = 0.25, True
+    while True:
+        try:
+            with client.lines("/v1/watch") as lines:
+                if not first:
+                    click.echo(
+                        "discod: connected again; changes in between are not shown", err=True
+                    )
+                delay, first = 0.25, False
+                for line in lines:
+                    if line.startswith("data: {") and line != "data: {}":
+                        _print_event(line.removeprefix("data: "), as_json)
+            click.echo("discod: the daemon ended the stream", err=True)
+        except Unreachable as error:
+            if first:
+                raise
+            click.echo(f"discod: {tables.tame(error)}", err=True)
+        except KeyboardInterrupt:
+            return
+        # The daemon restarts, or this reader fell behind.
+        time.sleep(delay * random.uniform(0.5, 1.5))
+        delay = min(delay * 2, WATCH_RETRY_MAX)
+
+
+def _print_event(data: str, as_json: bool) -> None:
+    click.echo(data if as_json else tables.event(_page(), json.loads(data)))
+    sys.stdout.flush()
+
+
+@main.command()
+@click.argument("container", required=False)
+@_api
+def drain(client: Client, container: str | None) -> None:
+    """Take this host's endpoints, or those of one CONTAINER, out of DNS until `undrain`."""
+    click.echo(tables.tame(client.post("/v1/drain", {"container": container})["done"]))
+
+
+@main.command()
+@click.argument("container", required=False)
+@_api
+def undrain(client: Client, container: str | None) -> None:
+    """Take `drain` back."""
+    click.echo(tables.tame(client.post("/v1/undrain", {"container": container})["done"]))
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"discod {__version__}")
+
+
+@main.command()
+@click.option("--name", required=True, help="Service name.")
+@click.option("--port", type=int, required=True, help="Port that the command listens on.")
+@click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp", show_default=True)
+@click.option("--port-name", default="", help="For SRV: _PORT-NAME._PROTOCOL.NAME.")
+@click.option("--tag", "tags", multiple=True, help="May be given several times.")
+@click.option("--weight", type=int, help="0 to 65535; default 100.")
+@click.option("--priority", type=int, help="1 to 65535; default 10.")
+@click.option("--address", "addresses", multiple=True, help="Default: the host's own.")
+@click.option("--check", help="tcp, tcp:PORT, http:/PATH or http:PORT/PATH; default: none.")
+@click.option(
+    "--drain",
+    "drain_time",
+    type=click.FloatRange(0, 3600),
+    default=0.0,
+    metavar="SECONDS",
+    help="Between the withdrawal and the signal to the command.",
+)
+@click.option("--api", envvar="DISCOD_API", metavar="unix:/PATH", help="The control socket.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def announce(
+    command: tuple[str, ...], api: str | None, drain_time: float, check: str | None, **given: Any
+) -> None:
+    """Run COMMAND, announced for as long as it lives.
+
+    On SIGTERM or Ctrl-C: withdraw, wait until that is confirmed and for --drain, then pass the
+    signal on. The exit status is the command's, or 128 and the number of the signal that ended it.
+    """
+    import trio
+
+    from discod.announce_request import AnnounceError, check_from_text, parse_announce
+    from discod.command import Companion
+
+    keys = {"tags": "tags", "addresses": "address"}
+    service = {keys.get(key, key): value for key, value in given.items() if value not in (None, ())}
+    for key in ("tags", "address"):
+        if key in service:
+            service[key] = list(service[key])
+    if check is not None:
+        service["check"] = check_from_text(check)
+    document = {"services": [service]}
+    try:
+        parse_announce(document)
+    except AnnounceError as error:
+        _fail("\n".join(str(fault).removeprefix("services[0].") for fault in error.faults), 2)
+    targets = (api,) if api else default_targets(os.geteuid(), os.environ)
+    sockets = [t.removeprefix("unix:") for t in targets if t.startswith("unix:/")]
+    if not sockets:
+        raise click.BadParameter(f"{api!r}: expected unix:/PATH", param_hint="--api")
+    companion = Companion(command, document, sockets, drain_time, partial(_say, service["name"]))
+    sys.exit(trio.run(companion.run))
+
+
+def _say(name: str, text: str) -> None:
+    click.echo(f"discod: {name}: {tables.tame(text)}", err=True)
+
+
+def _segment(name: str) -> str:
+    """One segment of a path; a name with a slash in it is none."""
+    from urllib.parse import quote
+
+    return quote(name.lower().removesuffix("."), safe="")
+
+
+def _show(document: Any, as_json: bool, table: Callable[[Page, Any], str]) -> None:
+    if as_json:
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        click.echo(table(_page(), document))
+
+
+def _page() -> Page:
+    """What standard output is shown on (https://no-color.org)."""
+    if not sys.stdout.isatty():
+        return Page(time.time())
+    try:
+        width = os.get_terminal_size(sys.stdout.fileno()).columns
+    except OSError:
+        width = 0
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    return Page(time.time(), width or 80, not plain)
+
+
+def _fail(text: str, status: int) -> NoReturn:
+    click.echo("\n".join(f"discod: {tables.tame(line)}" for line in text.splitlines()), err=True)
+    sys.exit(status)

@@ -1,0 +1,142 @@
+"""The configuration file: read it, and look at the files it names.
+
+Rule: the parsing itself is pure and stands in `discod.config_parse`; here is all of its file I/O.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from discod.config_fault import ConfigError, ConfigFault
+from discod.config_parse import parse_config
+from discod.model.settings import Settings
+
+__all__ = [
+    "DEFAULT_PATH",
+    "EXAMPLE_PATH",
+    "ConfigError",
+    "ConfigFault",
+    "check_files",
+    "load_config",
+    "parse_config",
+]
+
+DEFAULT_PATH = Path("/etc/discod/discod.toml")
+EXAMPLE_PATH = Path(__file__).with_name("example.toml")
+"""Every key with its default, and live examples of static services."""
+
+SIZE_MAX = 1 << 20
+"""Octets of a configuration file; a larger one was named by mistake."""
+
+
+def load_config(path: Path) -> Settings:
+    """Read the file at `path`.
+
+    Raises:
+        ConfigError: it cannot be read, is not UTF-8, is too large, or has faults.
+    """
+    return parse_config(read_text(path), origin=str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of the file at `path`.
+
+    Raises:
+        ConfigError: it cannot be read, is not UTF-8, or is too large.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(SIZE_MAX + 1)
+    except OSError as error:
+        raise _error(path, f"expected a readable file: {error.strerror}") from None
+    if len(data) > SIZE_MAX:
+        raise _error(path, f"expected a file of at most {SIZE_MAX} octets")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _error(path, f"expected UTF-8: {error.reason} at octet {error.start}", line) from None
+
+
+def _error(path: Path, expected: str, line: int | None = None) -> ConfigError:
+    return ConfigError(str(path), [ConfigFault("", "", expected, line)])
+
+
+def check_files(settings: Settings) -> tuple[ConfigFault, ...]:
+    """What is wrong with the files that `settings` names, as this user sees them now.
+
+    Docker's socket is not among them: the daemon waits for it.
+    """
+    return tuple(_file_faults(settings))
+
+
+def _file_faults(settings: Settings) -> Iterator[ConfigFault]:
+    store, dns = settings.store, settings.dns
+    readable = True
+    for key in ("ca", "cert", "key", "password_file"):
+        path = getattr(store, key)
+        if path:
+            fault = _unreadable(path)
+            readable = readable and not fault
+            if fault:
+                yield _fault(f"store.{key}", path, fault)
+    if readable:
+        yield from _tls_faults(settings)
+    if store.password_file and not _unreadable(store.password_file):
+        yield from _password_faults(store.password_file)
+    if dns.listen and dns.forward and not dns.upstreams:
+        fault = _unreadable(dns.resolv_conf)
+        if fault:
+            yield _fault("dns.resolv_conf", dns.resolv_conf, f"{fault}; or name dns.upstreams")
+
+
+def _fault(key: str, value: str, expected: str) -> ConfigFault:
+    return ConfigFault(key, f'"{value}"', expected, None)
+
+
+def _unreadable(path: str) -> str:
+    """Why the regular file at `path` cannot be read; empty when it can."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - as open() below, of one string
+        if not stat.S_ISREG(status.st_mode):
+            return "expected a regular file"
+        with open(path, "rb"):  # noqa: PTH123
+            return ""
+    except OSError as error:
+        return f"expected a readable file: {error.strerror}"
+
+
+def _tls_faults(settings: Settings) -> Iterator[ConfigFault]:
+    store = settings.store
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if store.ca:
+        try:
+            context.load_verify_locations(store.ca)
+        except (ssl.SSLError, OSError):
+            yield _fault("store.ca", store.ca, "expected PEM certificates")
+    if store.cert and store.key:
+        try:
+            # The callback keeps OpenSSL from asking for a passphrase on the terminal.
+            context.load_cert_chain(store.cert, store.key, password=lambda: "")
+        except (ssl.SSLError, OSError) as error:
+            reason = getattr(error, "reason", None) or "unreadable"
+            what = f"expected a PEM certificate and its own, unencrypted store.key ({reason})"
+            yield _fault("store.cert", store.cert, what)
+
+
+def _password_faults(path: str) -> Iterator[ConfigFault]:
+    try:
+        lines = read_text(Path(path)).splitlines()
+        mode = Path(path).stat().st_mode
+    except (ConfigError, OSError):
+        yield _fault("store.password_file", path, "expected UTF-8 text")
+        return
+    if not lines or not lines[0].strip():
+        yield _fault("store.password_file", path, "expected the password on its first line")
+    if mode & stat.S_IRWXO:
+        expected = f"expected no access for others (mode {stat.S_IMODE(mode):04o}; chmod o= it)"
+        yield _fault("store.password_file", path, expected)

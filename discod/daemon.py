@@ -1,0 +1,436 @@
+"""The daemon: constructs every part, joins them, and runs them until it is told to stop.
+
+Rule: the composition root. Only this module constructs features; it decides nothing that a part
+could decide. Data flows one way: Docker -> roster -> store -> keeper -> resolver, API.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from announcer.announcer import Announcer
+from announcer.offer import Scope
+from discod import __version__
+from discod.banner import banner
+from discod.config import ConfigError, load_config
+from discod.http import build_app
+from discod.http_server import serve_http
+from discod.identity import host_addresses, host_name
+from discod.keeper import Keeper
+from discod.log import fields, setup
+from discod.metrics import Metrics
+from discod.model.catalog import Catalog, Change
+from discod.model.endpoint import Host
+from discod.model.report import PartReport, ProducerReport
+from discod.model.schema import Keyspace, encode_host
+from discod.model.settings import ServiceSettings, Settings
+from discod.notify import Notifier, watchdog_period
+from discod.paths import SOCKET_NAME, runtime_dir, state_dir
+from discod.place import Memory, PlaceError, make_directory, only_one, remember, save
+from discod.readiness import Gate
+from discod.store.base import Delta, Snapshot, Store, StoreError, StoreRejected
+from discod.store.follow import follow
+from discod.store.opening import open_store
+from discod.view import Announcement, StoreReport
+from resolver.server import Resolver
+
+log = logging.getLogger(__name__)
+
+STORE_SILENT = 10.0
+"""Seconds without a sign of life after which the store counts as away, whatever the watch says."""
+BANNER_WAIT = 3.0
+"""Seconds that the first summary waits for the store and the engine."""
+DRAIN_WAIT = 10.0
+"""Seconds that `drain` waits for the store's confirmation."""
+STOP_GRACE = 2.0
+"""Seconds that open connections have to end in at a stop."""
+
+
+class Daemon:
+    """One running discod; also what the API sees of it (`discod.view.View`)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        config_path: Path | None,
+        environ: Mapping[str, str],
+        store: Store,
+        runtime: Path,
+        state: Path,
+    ) -> None:
+        self.settings = settings
+        self._config_path = config_path
+        self._state_dir = state
+        self._socket = runtime / SOCKET_NAME if settings.http.socket else None
+        self._notifier = Notifier.from_environ(environ)
+        self._tick_period = min(1.0, watchdog_period(environ, os.getpid()) or 1.0)
+        self._quiet = self._notifier.listening  # under systemd the journal is no screen
+        self._store = store
+        self._started = time.time()
+        self._config_fault = ""
+        self._memory: Memory = remember(state)
+        self.host = host_name(settings.host)
+        self._addresses = host_addresses(settings.host)
+        self._keys = Keyspace(settings.dns.domain, settings.store.prefix)
+        self.metrics = Metrics()
+        self.metrics.build_info.labels(__version__).set(1)
+        rng = random.Random()
+        self._rng = rng
+        self.keeper = Keeper(
+            self._keys, wall=time.time, monotonic=time.monotonic, metrics=self.metrics
+        )
+        self.announcer = Announcer(
+            store,
+            settings.store,
+            self._keys,
+            self._scope(settings),
+            self.keeper,
+            self.metrics,
+            lease_file=None if store.kind == "memory" else runtime / "lease.json",
+            rng=rng,
+            wall=time.time,
+        )
+        self.resolver = Resolver(settings.dns, self._host_record(), self.metrics, rng=rng)
+        self.keeper.listen(self.resolver.update)
+        self.keeper.listen(self._watch_for_twin)
+        self._gate = Gate()
+        self._twin = ""
+        self._dns_ready = False
+        self._bound: list[str] = []
+        self.metrics.catalog_age.set_function(lambda: self.store.age)
+        self.metrics.catalog_endpoints.set_function(
+            lambda: sum(len(instances) for instances in self.catalog.services.values())
+        )
+        self.metrics.catalog_services.set_function(lambda: len(self.catalog.services))
+        self.metrics.catalog_hosts.set_function(lambda: len(self.catalog.hosts))
+        self.metrics.catalog_invalid.set_function(lambda: len(self.catalog.invalid))
+
+    # Tasks --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT. What is announced stays so: a restart causes no gap."""
+        self._drain_marks()
+        self.announcer.set_static(self.settings.services)
+        self._announce_host()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._handle_signals, nursery.cancel_scope)
+            if self.settings.dns.listen:
+                bound = await nursery.start(self.resolver.serve)
+                self._bound += [f"dns/{b.transport} {b.address}:{b.port}" for b in bound]
+            self._dns_ready = True
+            app = build_app(self, self.metrics, self._gate, self.settings.checks)
+            nursery.start_soon(self._follow)
+            nursery.start_soon(self.announcer.run)
+            for where in await nursery.start(
+                serve_http, app, self.settings.http.listen, self._socket
+            ):
+                self._bound.append(where)
+            log.info(
+                "discod runs",
+                extra=fields(
+                    version=__version__,
+                    host=self.host,
+                    store=self._store.kind,
+                    serves=",".join(self._bound),
+                ),
+            )
+            self._notifier.ready(f"host {self.host}, store {self._store.kind}")
+            nursery.start_soon(self._tick)
+            nursery.start_soon(self._greet)
+        log.info("discod stopped")
+
+    async def _follow(self) -> None:
+        await follow(self._store, self._keys.prefixes, self, rng=self._rng)
+
+    async def _tick(self) -> None:
+        """Once a second: the watchdog's sign of life, and what depends on the passing of time."""
+        while True:
+            self._notifier.watchdog()
+            self._gate.look(self.parts())
+            self.resolver.set_stale(not self.store.connected, self.keeper.ready.is_set())
+            await trio.sleep(self._tick_period)
+
+    async def _greet(self) -> None:
+        """Say once what is served, as soon as the store and the engine have answered."""
+        with trio.move_on_after(BANNER_WAIT):
+            await self.keeper.ready.wait()
+            await self.announcer.publisher.settled()
+            if self.announcer.watcher is not None:
+                await self.announcer.watcher.answered.wait()
+            await self.announcer.publisher.settled()
+        self.resolver.set_stale(not self.store.connected, self.keeper.ready.is_set())
+        if not self._quiet:
+            sys.stdout.write(banner(self.settings, self.host, self.catalog, self.parts()))
+            sys.stdout.flush()
+
+    async def _handle_signals(
+        self,
+        scope: trio.CancelScope,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._reload()
+                    continue
+                log.info("stopping", extra=fields(signal=signal.Signals(number).name))
+                self._notifier.stopping()
+                scope.cancel()
+                return
+
+    # The store's word, for all that follow it ---------------------------------------------------
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Pass a snapshot on."""
+        self.keeper.snapshot(snapshot)
+        self.announcer.publisher.snapshot(snapshot)
+        self.resolver.set_stale(not self.store.connected, self.keeper.ready.is_set())
+
+    def delta(self, delta: Delta) -> None:
+        """Pass changes on."""
+        self.keeper.delta(delta)
+        self.announcer.publisher.delta(delta)
+
+    def contact(self, revision: int) -> None:
+        """Pass a sign of life on."""
+        self.keeper.contact(revision)
+
+    def disconnected(self, error: StoreError) -> None:
+        """Pass on that the watch is broken."""
+        self.keeper.disconnected(error)
+        self.resolver.set_stale(True, self.keeper.ready.is_set())
+
+    # Settings and state -------------------------------------------------------------------------
+
+    def _scope(self, settings: Settings) -> Scope:
+        return Scope(self.host, self._addresses, settings.announce, settings.checks)
+
+    def _reload(self) -> None:
+        """Take the configuration file again; one with faults changes nothing."""
+        self._notifier.reloading()
+        try:
+            if self._config_path is None:
+                log.warning("nothing to reload: discod was started without a configuration file")
+                return
+            settings = load_config(self._config_path)
+        except ConfigError as error:
+            self._config_fault = "; ".join(str(fault) for fault in error.faults)
+            self.metrics.config_stale.set(1)
+            for fault in error.faults:
+                log.error(
+                    "configuration fault, the last good one stays in force",
+                    extra=fields(file=self._config_path, fault=fault),
+                )
+            return
+        finally:
+            self._notifier.ready(f"host {self.host}, store {self._store.kind}")
+        self._config_fault = ""
+        self.metrics.config_stale.set(0)
+        fixed = [
+            name
+            for name, before, after in (
+                ("host", self.settings.host, settings.host),
+                ("store", self.settings.store, settings.store),
+                ("http", self.settings.http, settings.http),
+                ("announce.docker", self.settings.announce.docker, settings.announce.docker),
+                ("dns.listen", self.settings.dns.listen, settings.dns.listen),
+                ("dns.domain", self.settings.dns.domain, settings.dns.domain),
+            )
+            if before != after
+        ]
+        if fixed:
+            log.warning("these changes need a restart", extra=fields(keys=",".join(fixed)))
+        setup(settings.log.level)
+        self.settings = settings
+        self.announcer.rescope(self._scope(settings), settings.services)
+        self.resolver.reload(settings.dns)
+        log.info("configuration reloaded", extra=fields(file=self._config_path))
+
+    def _host_record(self) -> Host:
+        return Host(
+            name=self.host,
+            addresses=self._addresses,
+            version=__version__,
+            machine=self._memory.machine,
+            started=self._started,
+            drained=self._memory.drained,
+        )
+
+    def _announce_host(self) -> None:
+        ledger = self.announcer.publisher.ledger
+        ledger.keep(self._keys.host(self.host), encode_host(self._host_record()))
+        self.announcer.publisher.wake()
+
+    def _watch_for_twin(self, catalog: Catalog, change: Change) -> None:
+        """Two hosts with one name would take each other's records away: say so."""
+        if not change.hosts:
+            return
+        record = catalog.hosts.get(self.host)
+        twin = record.machine if record and record.machine != self._memory.machine else ""
+        if twin and twin != self._twin:
+            log.error(
+                "another installation uses this host's name; give one a host.name of its own",
+                extra=fields(host=self.host, other=twin),
+            )
+        self._twin = twin
+
+    def _drain_marks(self) -> None:
+        memory = self._memory
+        host = None if memory.drained is None else f"host drained since {_at(memory.drained)}"
+        units = {
+            id_: f"container drained since {_at(since)}" for id_, since in memory.containers.items()
+        }
+        self.announcer.set_drained(host, units)
+
+    # View ---------------------------------------------------------------------------------------
+
+    @property
+    def catalog(self) -> Catalog:
+        """The present Catalog."""
+        return self.keeper.catalog
+
+    @property
+    def store(self) -> StoreReport:
+        """How it stands with the store."""
+        if self._store.kind == "memory":
+            return StoreReport("memory", True, 0.0, "")
+        age, error = self.keeper.age, self.keeper.error
+        connected = self.keeper.connected and age < STORE_SILENT
+        if self.keeper.connected and not connected:
+            error = f"no sign of life for {age:.0f} s"
+        return StoreReport(self._store.kind, connected, age, error)
+
+    def producers(self) -> tuple[ProducerReport, ...]:
+        """Everything of this host that offers or could offer endpoints."""
+        return self.announcer.reports()
+
+    def parts(self) -> tuple[PartReport, ...]:
+        """Every part that readiness depends on."""
+        store = self.store
+        ready = self.keeper.ready.is_set()
+        said = store.error or (f"revision {self.catalog.revision}" if ready else "no snapshot yet")
+        error = self.announcer.publisher.error
+        if self._twin:
+            error = f"another installation (machine {self._twin}) uses the host name {self.host}"
+        now = time.time()
+        return (
+            PartReport("store", ready and store.connected, said, now - store.age),
+            PartReport("announcer", not error, error or "all written", now),
+            PartReport(
+                "dns", self._dns_ready and ready, "serving" if ready else "no snapshot yet", now
+            ),
+            *self.announcer.parts(),
+            PartReport("config", not self._config_fault, self._config_fault or "in force", now),
+        )
+
+    def changes(self) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Change]]:
+        """Subscribe to changes of the Catalog."""
+        return self.keeper.changes()
+
+    async def drain(self, container: str | None) -> str:
+        """Withdraw this host's endpoints, or one container's, until undrained."""
+        return await self._mark(container, drained=True)
+
+    async def undrain(self, container: str | None) -> str:
+        """Take `drain` back."""
+        return await self._mark(container, drained=False)
+
+    async def _mark(self, container: str | None, *, drained: bool) -> str:
+        memory = self._memory
+        if container is None:
+            what = f"host {self.host}"
+            memory.drained = (memory.drained or time.time()) if drained else None
+        else:
+            id_ = self.announcer.find_container(container)
+            what = f"container {container}"
+            if drained:
+                memory.containers.setdefault(id_, time.time())
+            elif memory.containers.pop(id_, None) is None:
+                raise LookupError(f"container {container!r} is not drained")
+        save(self._state_dir, memory)
+        self._drain_marks()
+        self._announce_host()
+        confirmed = False
+        with trio.move_on_after(DRAIN_WAIT):
+            await self.announcer.publisher.settled()
+            confirmed = True
+        said = "drained" if drained else "undrained"
+        log.info(said, extra=fields(what=what, confirmed=confirmed))
+        if confirmed:
+            return f"{what} {said}, confirmed by the store"
+        return f"{what} {said}; the store has not confirmed it yet ({self.store.error or 'busy'})"
+
+    @asynccontextmanager
+    async def announce(self, services: tuple[ServiceSettings, ...]) -> AsyncIterator[Announcement]:
+        """Offer endpoints for as long as the context lasts."""
+        async with self.announcer.announce(services) as keys:
+            yield _Announced(self.announcer, keys)
+
+
+class _Announced:
+    """A live ``discod announce`` (`discod.view.Announcement`)."""
+
+    def __init__(self, announcer: Announcer, keys: Sequence[str]) -> None:
+        self._announcer = announcer
+        self._keys = keys
+        self._said = ""
+
+    async def status(self) -> str:
+        """Wait for the next change of state, in words."""
+        while (said := self._announcer.roster.in_words(self._keys)) == self._said:
+            await self._announcer.roster.changed()
+        self._said = said
+        return said
+
+    async def withdraw(self) -> None:
+        """Take the endpoints out of DNS and return once the store has confirmed it."""
+        self._announcer.leave(self._keys)
+        await self._announcer.publisher.settled()
+
+
+def run_daemon(settings: Settings, config_path: Path | None, environ: Mapping[str, str]) -> int:
+    """Run the daemon until a signal ends it; its exit status."""
+    setup(settings.log.level)
+
+    async def main() -> None:
+        runtime = runtime_dir(settings.host, os.getuid(), environ)
+        state = state_dir(settings.host, os.getuid(), environ)
+        make_directory(runtime, 0o755)
+        make_directory(state, 0o700)
+        with only_one(runtime):
+            async with open_store(settings.store) as store:
+                await Daemon(settings, config_path, environ, store, runtime, state).run()
+
+    try:
+        trio.run(main)
+    except BaseExceptionGroup as group:
+        known, rest = group.split((PlaceError, StoreRejected, OSError))
+        if rest is not None or known is None:
+            raise
+        error: BaseException = known
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        return _cannot_run(error)
+    except (PlaceError, StoreRejected, OSError) as error:
+        return _cannot_run(error)
+    return 0
+
+
+def _cannot_run(error: BaseException) -> int:
+    log.error("discod cannot run", extra=fields(error=error))
+    return 1
+
+
+def _at(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,0 +1,151 @@
+"""The keeper: holds the Catalog, writes it from the store's word, and tells its readers.
+
+Rule: the only task-side owner of a `CatalogState`. Listeners are called synchronously, in the order
+they were added, right after the swap: they may take note, and nothing else. Subscribers get bounded
+queues; one that falls behind is cut off and has to read the Catalog again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+import trio
+
+from discod.log import fields
+from discod.metrics import Metrics
+from discod.model.catalog import Catalog, CatalogState, Change
+from discod.model.endpoint import EndpointId, Withdrawal
+from discod.model.schema import Keyspace
+from discod.store.base import Delta, KeyValue, Snapshot, StoreError
+
+log = logging.getLogger(__name__)
+
+SUBSCRIBER_QUEUE = 1024
+"""Changes a subscriber may lag behind."""
+
+Listener = Callable[[Catalog, Change], None]
+
+
+class Keeper:
+    """The present Catalog of this daemon."""
+
+    def __init__(
+        self,
+        keys: Keyspace,
+        *,
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self._state = CatalogState(keys)
+        self._wall = wall
+        self._monotonic = monotonic
+        self._metrics = metrics
+        self._listeners: list[Listener] = []
+        self._subscribers: set[trio.MemorySendChannel[Change]] = set()
+        self._named: set[str] = set()  # invalid keys that were logged
+        self._contact = monotonic()
+        self.ready = trio.Event()
+        """Set with the first snapshot."""
+        self.connected = False
+        self.error = "no snapshot yet"
+
+    @property
+    def catalog(self) -> Catalog:
+        """The present Catalog."""
+        return self._state.catalog
+
+    @property
+    def age(self) -> float:
+        """Seconds since the store's last sign of life."""
+        return self._monotonic() - self._contact
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` at each change, from now on."""
+        self._listeners.append(listener)
+
+    # The store's word ---------------------------------------------------------------------------
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Take a whole state of the store."""
+        items = [(item.key, item.value, item.revision) for item in snapshot.items]
+        change = self._state.reset(items, snapshot.revision, self._wall())
+        self.contact(snapshot.revision)
+        self._tell(change)
+        self.ready.set()
+
+    def delta(self, delta: Delta) -> None:
+        """Take changes from the watch."""
+        events = [
+            (event.key, event.value if isinstance(event, KeyValue) else None, event.revision)
+            for event in delta.events
+        ]
+        change = self._state.apply(events, delta.revision, self._wall())
+        self.contact(delta.revision)
+        self._tell(change)
+
+    def contact(self, revision: int) -> None:
+        """Take a sign of life."""
+        del revision  # signs of life carry no news
+        self._contact = self._monotonic()
+        if not self.connected:
+            self.connected, self.error = True, ""
+            self._metrics.store_connected.set(1)
+            log.info("store connected", extra=fields(revision=self.catalog.revision))
+
+    def disconnected(self, error: StoreError) -> None:
+        """The watch is broken; what is known stays in force."""
+        if self.connected or str(error) != self.error:
+            log.warning("store away, answering from memory", extra=fields(error=error))
+        self.connected, self.error = False, str(error)
+        self._metrics.store_connected.set(0)
+
+    # This host's own word -----------------------------------------------------------------------
+
+    def suppress(self, withdrawals: Iterable[Withdrawal]) -> None:
+        """Take endpoints of this host out at once, before the store has said so."""
+        self._tell(self._state.suppress(withdrawals, self._wall()))
+
+    def unsuppress(self, ids: Iterable[EndpointId]) -> None:
+        """Take `suppress` back."""
+        self._tell(self._state.unsuppress(ids, self._wall()))
+
+    # Readers ------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def changes(self) -> AsyncIterator[trio.MemoryReceiveChannel[Change]]:
+        """Subscribe to changes from now on."""
+        send, receive = trio.open_memory_channel[Change](SUBSCRIBER_QUEUE)
+        self._subscribers.add(send)
+        try:
+            async with receive:
+                yield receive
+        finally:
+            self._subscribers.discard(send)
+            send.close()
+
+    def _tell(self, change: Change) -> None:
+        catalog = self.catalog
+        self._metrics.catalog_revision.set(catalog.revision)
+        for key, fault in catalog.invalid.items():
+            if key not in self._named:
+                self._named.add(key)
+                log.warning("record skipped", extra=fields(fault=fault))
+        self._named &= catalog.invalid.keys()
+        if not (change.services or change.hosts or change.entries):
+            return
+        for listener in self._listeners:
+            listener(catalog, change)
+        for entry in change.entries:
+            self._metrics.catalog_changes.labels(entry.what).inc()
+        for send in list(self._subscribers):
+            try:
+                send.send_nowait(change)
+            except trio.WouldBlock:
+                log.warning("subscriber too slow, cut off", extra=fields(queue=SUBSCRIBER_QUEUE))
+                self._subscribers.discard(send)
+                send.close()
+            except trio.BrokenResourceError:
+                self._subscribers.discard(send)

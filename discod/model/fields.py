@@ -1,0 +1,145 @@
+"""Typed look-ups in one JSON object of the store, which anyone may have written.
+
+Rule: whatever the bytes are, the outcome is a value of the type asked for or a `RecordError`. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from discod.model.endpoint import Address, Fault
+from discod.model.names import is_label
+
+
+class RecordError(ValueError):
+    """A key or a value that is not what the schema says; names the key and what was expected."""
+
+    def __init__(self, key: str, fault: Fault) -> None:
+        super().__init__(f"{key}: {fault}")
+        self.key = key
+        self.fault = fault
+
+
+def shown(value: object) -> str:
+    """`value` for a message; foreign JSON may be huge, or nested deeper than `repr` can go."""
+    if isinstance(value, str):
+        return value[:256]
+    try:
+        return repr(value)[:256]
+    except RecursionError:
+        return type(value).__name__
+
+
+def is_text(value: object) -> bool:
+    """Whether `value` is text that UTF-8 can carry: half a surrogate pair is none."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is an IPv4 or IPv6 address without a zone."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+class Fields:
+    """The fields of one object; each look-up raises `RecordError` naming key and field."""
+
+    def __init__(self, key: str, values: Mapping[str, Any]) -> None:
+        self._key = key
+        self.values = values
+
+    @classmethod
+    def load(cls, key: str, value: bytes) -> Fields:
+        """The object that `value` holds as JSON."""
+        try:
+            loaded = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            text = value[:80].decode("utf-8", "backslashreplace")
+            raise RecordError(key, Fault("value", text, f"expected JSON ({error})")) from None
+        if not isinstance(loaded, dict):
+            raise RecordError(key, Fault("value", shown(loaded), "expected a JSON object"))
+        return cls(key, loaded)
+
+    def _fault(self, name: str, expected: str) -> RecordError:
+        return RecordError(self._key, Fault(name, shown(self.values.get(name)), expected))
+
+    def address(self, name: str) -> Address:
+        """An IP address; required."""
+        value = self.values.get(name)
+        if not isinstance(value, str) or not is_address(value):
+            raise self._fault(name, "expected an IPv4 or IPv6 address")
+        return ip_address(value)
+
+    def integer(self, name: str, low: int, high: int, default: int) -> int:
+        """An integer from `low` to `high`."""
+        value = self.values.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise self._fault(name, f"expected an integer from {low} to {high}")
+        return value
+
+    def number(self, name: str) -> float:
+        """A time in Unix seconds; 0 when absent."""
+        value = self.values.get(name, 0)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e11:
+            raise self._fault(name, "expected Unix seconds")
+        return float(value)
+
+    def text(self, name: str, default: str) -> str:
+        """A string."""
+        value: str = self.values.get(name, default)
+        if not is_text(value):
+            raise self._fault(name, "expected a string")
+        return value
+
+    def texts(self, name: str, valid: Callable[[str], bool]) -> tuple[str, ...]:
+        """A list of strings that are all `valid`; empty when absent."""
+        value = self.values.get(name, [])
+        if not isinstance(value, list) or not all(is_text(v) and valid(v) for v in value):
+            raise self._fault(name, "expected a list of valid strings")
+        return tuple(value)
+
+    def label(self, name: str, valid: Callable[[str], bool]) -> str:
+        """A string that is empty, absent or `valid`."""
+        value = self.text(name, "")
+        if value and not valid(value):
+            raise self._fault(name, "expected a DNS label")
+        return value
+
+    def labels(self, name: str) -> tuple[str, ...]:
+        """A list of DNS labels; empty when absent."""
+        return self.texts(name, is_label)
+
+    def pairs(self, name: str) -> tuple[tuple[str, str], ...]:
+        """An object of strings, sorted by key; empty when absent."""
+        value = self.values.get(name, {})
+        if not isinstance(value, dict) or not all(map(is_text, [*value, *value.values()])):
+            raise self._fault(name, "expected an object of strings")
+        return tuple(sorted(value.items()))
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        """One of `choices`; required."""
+        value = self.values.get(name)
+        if value not in choices:
+            raise self._fault(name, f"expected one of {', '.join(choices)}")
+        return str(value)
+
+    def sub(self, name: str) -> Fields | None:
+        """The object inside; None when absent."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self._fault(name, "expected an object")
+        return Fields(self._key, value)

@@ -1,0 +1,250 @@
+"""The API's documents for people: tables and sentences.
+
+Rule: text in, text out; nothing a person may need to copy is ever cut: on a terminal long values
+are folded, in a pipe each row is one line. Foreign text cannot steer the terminal. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+PIPE_WIDTH = 100_000
+"""Columns where no terminal sets a limit."""
+
+_STATES = {
+    "up": "green",
+    "down": "red",
+    "lost": "red",
+    "pending": "yellow",
+    "refused": "red",
+    "silent": "yellow",
+    "invalid": "red",
+    "announced": "green",
+    "host-up": "green",
+    "withdrawn": "yellow",
+    "host-gone": "red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What it is shown on."""
+
+    now: float
+    """Unix seconds, for ages."""
+    width: int | None = None
+    """Columns of the terminal; None for a pipe or a file."""
+    color: bool = False
+
+
+def render(page: Page, *parts: RenderableType) -> str:
+    """The parts as text, without trailing blanks."""
+    out = StringIO()
+    console = Console(
+        file=out,
+        width=page.width or PIPE_WIDTH,
+        force_terminal=page.color,
+        no_color=not page.color,
+        color_system="standard" if page.color else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    console.print(Group(*parts))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def services(page: Page, document: Any) -> str:
+    """``/v1/services``."""
+    rows = [
+        [
+            one["name"],
+            str(one["up"]),
+            str(one["down"]),
+            " ".join(one["ports"]),
+            " ".join(one["hosts"]),
+            " ".join(one["tags"]),
+        ]
+        for one in document["services"]
+    ]
+    if not rows:
+        return f"no services in {tame(document['domain'])}"
+    return render(page, _table(("SERVICE", "UP", "DOWN", "PORTS", "HOSTS", "TAGS"), rows))
+
+
+def service(page: Page, document: Any) -> str:
+    """``/v1/services/{name}``."""
+    rows = []
+    for state, key in (("up", "up"), ("down", "withdrawn"), ("lost", "lost")):
+        for one in document[key]:
+            why = ""
+            if state == "down":
+                why = _because(one["reason"], one["detail"])
+            elif state == "lost":
+                why = f"vanished at revision {one['lost_revision']}"
+            rows.append(
+                [
+                    state,
+                    socket_address(one),
+                    _port_name(one),
+                    one["host"] or one["producer"],
+                    one["container_name"] or one["container"][:12],
+                    age(page.now, one.get("at") or one["since"]),
+                    why,
+                    one["instance"],
+                ]
+            )
+    head = ("STATE", "ADDRESS", "PORT", "HOST", "CONTAINER", "FOR", "WHY", "INSTANCE")
+    return render(page, _table(head, rows))
+
+
+def hosts(page: Page, document: Any) -> str:
+    """``/v1/hosts``."""
+    rows = []
+    for one in document["hosts"]:
+        state = "up" if one["live"] else "lost"
+        if one["drained"] is not None:
+            state = "drained"
+        rows.append(
+            [
+                one["name"] + (" (this)" if one["this"] else ""),
+                state,
+                str(one["endpoints"]),
+                " ".join(one["addresses"]),
+                one["version"],
+                age(page.now, one["started"]),
+            ]
+        )
+    if not rows:
+        return "no hosts"
+    head = ("HOST", "STATE", "ENDPOINTS", "ADDRESSES", "VERSION", "RUNNING FOR")
+    return render(page, _table(head, rows, state=1))
+
+
+def event(page: Page, document: Any) -> str:
+    """One line of ``discod watch``."""
+    line = Text(datetime.fromtimestamp(page.now).astimezone().strftime("%H:%M:%S "))
+    what = str(document["what"])
+    line.append(f"{what:<12} ", style=_style(page, what))
+    one = document["endpoint"]
+    if one is None:
+        line.append(tame(f"host {document['host']}"))
+    else:
+        line.append(tame(f"{one['service']} {socket_address(one)} {_port_name(one)}".rstrip()))
+        who = one["container_name"] or one["instance"]
+        line.append(tame(f"  {who} on {one['host']}" if one["host"] else f"  {who}"))
+    if document["reason"]:
+        line.append(tame(f"  {_because(document['reason'], document['detail'])}"))
+    return render(Page(page.now, None, page.color), line)
+
+
+def explanation(page: Page, document: Any) -> str:
+    """``/v1/explain``: the verdict first, then every finding with its facts, then the notes."""
+    style = _style(page, "up" if document["in_dns"] else "down")
+    parts: list[RenderableType] = [Text(tame(document["verdict"]), style=f"bold {style}".strip())]
+    for one in document["findings"]:
+        line = Text("\n")
+        line.append(f"{one['state']:<8} ", style=_style(page, one["state"]))
+        line.append(tame(one["subject"]))
+        parts.append(line)
+        parts += [Text(f"         {tame(fact)}") for fact in _facts(page, one)]
+    if document["notes"]:
+        parts.append(Text(""))
+        parts += [Text(tame(f"note: {note}")) for note in document["notes"]]
+    if not document["findings"]:
+        parts.append(Text(""))
+        parts.append(Text(tame(f"understood as: {document['understood_as']}")))
+        parts += [Text(tame(f"looked at: {what}")) for what in document["looked_at"]]
+    return render(page, *parts)
+
+
+def readiness(document: Any) -> str:
+    """``/readyz``."""
+    lines = ["ready" if document["ready"] else "not ready"]
+    lines += [f"{one['name']}: {one['detail']}" for one in document["blocking"]]
+    lines += [
+        f"{one['name']} is away, and not needed now: {one['detail']}" for one in document["away"]
+    ]
+    return "\n".join(tame(line) for line in lines)
+
+
+def age(now: float, since: float | None) -> str:
+    """``45s``, ``12m``, ``3h05m``, ``9d``; empty when unknown."""
+    if not since:
+        return ""
+    seconds = max(0, int(now - since))
+    if seconds < 120:
+        return f"{seconds}s"
+    if seconds < 7200:
+        return f"{seconds // 60}m"
+    if seconds < 172_800:
+        return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
+    return f"{seconds // 86_400}d"
+
+
+def tame(text: object) -> str:
+    """Text that cannot steer a terminal: control characters are shown as escapes."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)
+    )
+
+
+def socket_address(document: Any) -> str:
+    """``192.0.2.1:80`` or ``[2001:db8::1]:80``."""
+    address = document["address"]
+    return f"[{address}]:{document['port']}" if ":" in address else f"{address}:{document['port']}"
+
+
+def _facts(page: Page, one: Any) -> Iterable[str]:
+    yield one["why"]
+    about = []
+    if one["endpoint"]:
+        address = f"{socket_address(one['endpoint'])} {_port_name(one['endpoint'])}"
+        about.append(address.rstrip())
+    if one["container"]:
+        about.append(f"container {one['container']}")
+    if one["host"]:
+        about.append(f"host {one['host']}")
+    if one["since"]:
+        at = datetime.fromtimestamp(one["since"], UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        about.append(f"since {at} ({age(page.now, one['since'])})")
+    if about:
+        yield ", ".join(about)
+    if one["check"]:
+        yield f"check: {one['check']}"
+    if one["stored"] is not None:
+        yield "confirmed by the store" if one["stored"] else "NOT confirmed by the store"
+    for fault in one["faults"]:
+        yield f"{fault['subject']} = {fault['value']!r}: {fault['expected']}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], state: int = 0) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in head:
+        table.add_column(name, overflow="fold", justify="left")
+    for row in rows:
+        cells = [Text(tame(cell)) for cell in row]
+        cells[state].style = _STATES.get(row[state], "")
+        table.add_row(*cells)
+    return table
+
+
+def _style(page: Page, state: str) -> str:
+    return _STATES.get(state, "") if page.color else ""
+
+
+def _because(reason: str | None, detail: str) -> str:
+    return f"{reason} ({detail})" if detail else str(reason or "")
+
+
+def _port_name(one: Any) -> str:
+    return f"{one['port_name']}/{one['protocol']}" if one["port_name"] else str(one["protocol"])

@@ -1,0 +1,126 @@
+"""Serves DNS over UDP.
+
+Rule: a socket is drained in batches without leaving the task; a response that the kernel does not
+take at once is dropped, as the network might have (the client asks again). A response leaves from
+the address that was asked: a wildcard socket learns it for each packet (ip(7), IP_PKTINFO).
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import trio
+
+from discod.log import fields
+from discod.model.settings import ListenAddress
+from resolver.answer import Transport
+from resolver.wire import Query
+
+log = logging.getLogger(__name__)
+
+BATCH: Final = 64
+"""Datagrams taken before other tasks get their turn: a few milliseconds at most."""
+RECEIVE_MAX: Final = 4096
+"""Octets; a longer query is no query, and is dropped."""
+BUFFER: Final = 4 * 1024 * 1024
+"""Octets asked of the kernel for what waits: the default loses packets in bursts."""
+
+_ANCILLARY = socket.CMSG_SPACE(20)  # struct in6_pktinfo, the larger of the two
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python does not name it
+_IP_PKTINFO = 8  # linux/in.h; named by Python from 3.14 on
+
+Handle = Callable[[bytes, str, Transport], "bytes | Query | None"]
+"""(packet, client, transport) -> response, query to forward, or nothing."""
+Relay = Callable[[Query, Transport], Awaitable[bytes]]
+"""Asks an upstream; always comes back with a response."""
+
+_Ancillary = list[tuple[int, int, bytes]]
+
+
+def bind(at: ListenAddress) -> socket.socket:
+    """A bound, non-blocking socket.
+
+    Raises:
+        OSError: the address is not ours, in use, or needs privileges.
+    """
+    v6 = at.address.version == 6
+    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if v6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if at.address.is_unspecified and v6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        elif at.address.is_unspecified:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        with suppress(OSError):  # more than the system allows: then what it allows
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        with suppress(PermissionError):  # needs CAP_NET_ADMIN
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER)
+        sock.bind((str(at.address), at.port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def serve(sock: socket.socket, handle: Handle, relay: Relay, nursery: trio.Nursery) -> None:
+    """Answer what comes in on `sock` until cancelled; forwarded queries run in `nursery`."""
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        for _ in range(BATCH):
+            try:
+                packet, ancillary, flags, source = sock.recvmsg(RECEIVE_MAX, _ANCILLARY)
+            except BlockingIOError:
+                break
+            except OSError as error:  # an ICMP error of an earlier response; the socket is sound
+                log.debug("receive failed", extra=fields(error=error))
+                break
+            if flags & socket.MSG_TRUNC:
+                packet = b""
+            response = handle(packet, source[0], "udp")
+            if response is None:
+                continue
+            if isinstance(response, bytes):
+                _send(sock, response, ancillary, source)
+            else:
+                nursery.start_soon(_forward, sock, response, relay, ancillary, source)
+
+
+async def _forward(
+    sock: socket.socket, query: Query, relay: Relay, ancillary: _Ancillary, source: Any
+) -> None:
+    _send(sock, await relay(query, "udp"), ancillary, source)
+
+
+def _send(sock: socket.socket, response: bytes, ancillary: _Ancillary, source: Any) -> None:
+    try:
+        if ancillary:
+            sock.sendmsg([response], _from_asked(ancillary), 0, source)
+        else:
+            sock.sendto(response, source)
+    except BlockingIOError:
+        pass  # the send buffer is full: see the rule above
+    except OSError as error:  # no route back, or a firewall's word
+        log.debug("send failed", extra=fields(client=source[0], error=error))
+
+
+def _from_asked(ancillary: _Ancillary) -> _Ancillary:
+    """Where a packet came in, as control data for its response.
+
+    struct in_pktinfo is (interface, local address, header's address): the response's source is the
+    *local address*, and the interface is the routing table's business.
+    """
+    control = []
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            control.append((level, kind, bytes(4) + data[4:8] + bytes(4)))
+        elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            # A link-local address needs its interface; for others 0 leaves it to the routes.
+            scoped = data[:2] == b"\xfe\x80"
+            control.append((level, kind, data if scoped else data[:16] + bytes(4)))
+    return control

@@ -1,0 +1,91 @@
+"""The daemon comes and goes; answers do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.daemon import until
+from tests.lab.rig import Lab, offer
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+def test_restart_within_the_lease_causes_no_gap_and_no_duplicate(three: Lab, how: str) -> None:
+    a, b, c = three.hosts
+    boxes = [host.engine.box(f"keep-{host.name}", offer("keep")) for host in three.hosts]
+    wanted = tuple(sorted(box.ipv4 for box in boxes))
+    three.everywhere("keep", [address for box in boxes for address in (box.ipv4, box.ipv6)])
+    with three.poller("keep", interval=0.002) as poller:
+        poller.wait(lambda answer: answer.addresses == wanted)
+        if how == "SIGTERM":
+            assert a.discod.terminate() == 0
+        else:
+            a.discod.kill()
+        a.discod.start()
+        counts = {name: track.answered for name, track in poller.tracks.items()}
+        # Longer than the lease: what was not taken over is gone by then.
+        until(
+            lambda: all(t.answered > counts[n] + 2500 for n, t in poller.tracks.items()),
+            deadline=30,
+        )
+        for host in (b, c):
+            assert len(poller.tracks[host.name].changes) == 1, "no other answer than the whole"
+        # The restarted host is silent for a moment, and may say SERVFAIL until it knows the
+        # cluster; but whatever it answers is whole.
+        said = {seen.answer for seen in poller.tracks["a"].changes if seen.answer.rcode != 2}
+        assert {answer.addresses for answer in said} == {wanted}
+        assert poller.tracks["a"].longest_silence < 5
+    assert len(a.catalog()) == len(b.catalog()) == 6
+    assert three.etcdctl("get", "--prefix", "--keys-only", "/skydns/").count("/keep/") == 6
+
+
+def test_what_ended_meanwhile_is_out_after_a_restart(three: Lab) -> None:
+    a, b, _ = three.hosts
+    stays = a.engine.box("stays", offer("meanwhile"))
+    dies = a.engine.box("dies", offer("meanwhile"))
+    addresses = [stays.ipv4, stays.ipv6]
+    three.everywhere("meanwhile", [*addresses, dies.ipv4, dies.ipv6])
+    a.discod.kill()
+    a.engine.crash(dies)
+    a.engine.remove(dies.id)
+    born = a.engine.box("born", offer("meanwhile"))
+    a.discod.start()
+    three.everywhere("meanwhile", sorted({*addresses, born.ipv4, born.ipv6}))
+    assert {entry[2] for entry in b.catalog()} == {stays.id, born.id}
+
+
+def test_after_more_than_the_lease_everything_comes_back(three: Lab) -> None:
+    a, b, c = three.hosts
+    box = a.engine.box("late", offer("late"))
+    three.everywhere("late", [box.ipv4, box.ipv6])
+    a.discod.kill()
+    three.everywhere("late", [], hosts=[b, c], deadline=25)
+    a.discod.start()
+    three.everywhere("late", [box.ipv4, box.ipv6])
+
+
+def test_dockerd_restart_withdraws_nothing(three: Lab) -> None:
+    a = three["a"]
+    box = a.engine.box("live", offer("live"))
+    three.everywhere("live", [box.ipv4, box.ipv6])
+    with three.poller("live", interval=0.005) as poller:
+        poller.wait(lambda answer: answer.addresses == (box.ipv4,))
+        a.engine.kill()
+        a.engine.start()
+        born = a.engine.box("born", offer("born"))
+        three.everywhere("born", [born.ipv4, born.ipv6], deadline=20)
+        for track in poller.tracks.values():
+            assert len(track.changes) == 1, track.changes
+
+
+def test_a_crash_while_dockerd_is_down_is_seen(three: Lab) -> None:
+    a = three["a"]
+    box = a.engine.box("blind", offer("blind"))
+    three.everywhere("blind", [box.ipv4, box.ipv6])
+    a.engine.kill()
+    try:
+        a.engine.crash(box)
+        three.everywhere("blind", [])
+    finally:
+        a.engine.start()

@@ -1,0 +1,573 @@
+"""discod.model.catalog: what readers see equals what the keys say, whatever the path to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discod.model import catalog as module
+from discod.model import schema
+from discod.model.catalog import Catalog, CatalogState, Change, What, by_container
+from discod.model.endpoint import (
+    Endpoint,
+    EndpointId,
+    Fault,
+    Host,
+    Producer,
+    Reason,
+    Refusal,
+    Withdrawal,
+)
+from discod.model.schema import Keyspace
+
+KEYS = Keyspace()
+NOW = 1764000000.0
+
+
+def endpoint(service: str = "web", instance: str = "a-1", port: int = 80) -> Endpoint:
+    return Endpoint(
+        service=service,
+        instance=instance,
+        address=ip_address("10.101.1.2"),
+        port=port,
+        host="alpha",
+        container=instance[0] * 64,
+        producer=Producer.DOCKER,
+    )
+
+
+def put(one: Endpoint, revision: int) -> tuple[str, bytes, int]:
+    return KEYS.record(one.id), schema.encode_endpoint(one), revision
+
+
+def gone(one: Endpoint, revision: int) -> tuple[str, None, int]:
+    return KEYS.record(one.id), None, revision
+
+
+def withdrawal(one: Endpoint, reason: Reason = Reason.CRASHED) -> Withdrawal:
+    return Withdrawal(one, reason, "exit 1", NOW)
+
+
+def put_withdrawal(one: Endpoint, revision: int) -> tuple[str, bytes, int]:
+    value = schema.encode_withdrawal(withdrawal(one))
+    return KEYS.withdrawn(one.host, one.id), value, revision
+
+
+def up(catalog: Catalog) -> dict[EndpointId, Endpoint]:
+    return {one.id: one for one in catalog.endpoints()}
+
+
+def whats(change: Change) -> list[What]:
+    return [entry.what for entry in change.entries]
+
+
+A, B = endpoint(instance="a-1"), endpoint(instance="b-1")
+DB = endpoint(service="db", instance="c-1", port=5432)
+
+
+@pytest.fixture
+def state() -> CatalogState:
+    state = CatalogState(KEYS)
+    state.reset([put(A, 3), put(B, 4)], 5, NOW)
+    return state
+
+
+# The life of an endpoint ----------------------------------------------------------------------
+
+
+def test_a_new_catalog_is_empty() -> None:
+    catalog = CatalogState(KEYS).catalog
+    assert catalog == Catalog("discod.internal")
+    assert list(catalog.endpoints()) == []
+    assert catalog.endpoint(A.id) is None
+
+
+def test_a_first_snapshot_announces_all() -> None:
+    state = CatalogState(KEYS)
+    change = state.reset([put(A, 3), put(DB, 4)], 7, NOW)
+    assert change.services == {"web", "db"}
+    assert not change.hosts
+    assert whats(change) == [What.ANNOUNCED, What.ANNOUNCED]
+    assert state.catalog.revision == 7
+    assert state.catalog.services == {"web": {"a-1": A}, "db": {"c-1": DB}}
+    assert state.catalog.endpoint(A.id) == A
+
+
+def test_an_altered_endpoint_is_a_change(state: CatalogState) -> None:
+    change = state.apply([put(replace(A, weight=1), 6)], 6, NOW)
+    assert change.services == {"web"}
+    assert whats(change) == [What.CHANGED]
+    assert change.entries[0].endpoint == replace(A, weight=1)
+
+
+def test_the_same_endpoint_once_more_is_no_change(state: CatalogState) -> None:
+    change = state.apply([put(A, 6)], 6, NOW)
+    assert (change.services, change.hosts, change.entries) == (frozenset(), False, ())
+    assert state.catalog.revision == 6
+
+
+def test_a_deletion_with_a_statement_is_a_withdrawal(state: CatalogState) -> None:
+    change = state.apply([gone(A, 6), put_withdrawal(A, 6)], 6, NOW)
+    (entry,) = change.entries
+    assert (entry.what, entry.endpoint, entry.reason, entry.detail, entry.revision) == (
+        What.WITHDRAWN,
+        A,
+        Reason.CRASHED,
+        "exit 1",
+        6,
+    )
+    assert state.catalog.withdrawn == {A.id: withdrawal(A)}
+    assert not state.catalog.lost
+    assert up(state.catalog) == {B.id: B}
+
+
+def test_a_deletion_without_a_statement_is_a_loss(state: CatalogState) -> None:
+    change = state.apply([gone(A, 6)], 6, NOW + 1)
+    assert whats(change) == [What.LOST]
+    loss = state.catalog.lost[A.id]
+    assert (loss.endpoint, loss.revision, loss.at) == (A, 6, NOW + 1)
+    assert not state.catalog.withdrawn
+
+
+def test_a_statement_after_the_loss_settles_it(state: CatalogState) -> None:
+    state.apply([gone(A, 6)], 6, NOW)
+    state.apply([put_withdrawal(A, 7)], 7, NOW)
+    assert not state.catalog.lost
+    assert state.catalog.withdrawn == {A.id: withdrawal(A)}
+
+
+def test_what_comes_back_is_no_longer_lost(state: CatalogState) -> None:
+    state.apply([gone(A, 6)], 6, NOW)
+    change = state.apply([put(A, 7)], 7, NOW)
+    assert whats(change) == [What.ANNOUNCED]
+    assert not state.catalog.lost
+
+
+def test_gone_and_back_in_one_step_is_nothing_at_all(state: CatalogState) -> None:
+    change = state.apply([gone(A, 6), put(A, 7)], 7, NOW)
+    assert change.entries == ()
+    assert up(state.catalog) == {A.id: A, B.id: B}
+
+
+def test_come_and_gone_in_one_step_is_nothing_at_all(state: CatalogState) -> None:
+    change = state.apply([put(DB, 6), gone(DB, 7)], 7, NOW)
+    assert change.entries == ()
+    assert not state.catalog.lost
+
+
+def test_the_last_endpoint_takes_its_service_with_it(state: CatalogState) -> None:
+    state.apply([gone(A, 6), gone(B, 6)], 6, NOW)
+    assert state.catalog.services == {}
+
+
+def test_deleting_what_was_never_there_is_nothing(state: CatalogState) -> None:
+    assert state.apply([gone(DB, 6)], 6, NOW).entries == ()
+
+
+def test_losses_are_bounded_and_the_oldest_is_forgotten(
+    state: CatalogState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOSSES_KEPT", 2)
+    state.apply([put(DB, 6)], 6, NOW)
+    for revision, one in enumerate((A, B, DB), 7):
+        state.apply([gone(one, revision)], revision, NOW)
+    assert list(state.catalog.lost) == [B.id, DB.id]
+
+
+# Snapshots after the first --------------------------------------------------------------------
+
+
+def test_what_a_later_snapshot_lacks_is_lost_unless_withdrawn(state: CatalogState) -> None:
+    change = state.reset([put_withdrawal(A, 8), put(DB, 9)], 9, NOW)
+    assert {(e.what, e.endpoint) for e in change.entries} == {
+        (What.WITHDRAWN, A),
+        (What.LOST, B),
+        (What.ANNOUNCED, DB),
+    }
+    assert up(state.catalog) == {DB.id: DB}
+
+
+def test_the_same_snapshot_again_changes_nothing(state: CatalogState) -> None:
+    before = state.catalog
+    change = state.reset([put(A, 3), put(B, 4)], 5, NOW)
+    assert (change.services, change.entries) == (frozenset(), ())
+    assert state.catalog == before
+
+
+def test_a_snapshot_replaces_hosts_withdrawals_refusals_and_faults() -> None:
+    state = CatalogState(KEYS)
+    host = Host("alpha", (ip_address("192.0.2.1"),))
+    refusal = Refusal("alpha", "c" * 64, "bad", (Fault("l", "v", "x"),), NOW)
+    state.reset(
+        [
+            (KEYS.host("alpha"), schema.encode_host(host), 1),
+            (KEYS.refused("alpha", "c" * 64), schema.encode_refusal(refusal), 2),
+            put_withdrawal(A, 3),
+            (KEYS.record(B.id), b"garbage", 4),
+            (KEYS.records + "Bad Key", b"{}", 5),
+        ],
+        5,
+        NOW,
+    )
+    full = state.catalog
+    assert full.hosts == {"alpha": host}
+    assert full.refused == {("alpha", "c" * 64): refusal}
+    assert set(full.withdrawn) == {A.id}
+    assert set(full.invalid) == {KEYS.record(B.id), KEYS.records + "Bad Key"}
+    state.reset([], 6, NOW)
+    assert state.catalog == Catalog("discod.internal", 6)
+
+
+def test_the_revision_never_goes_back(state: CatalogState) -> None:
+    state.apply([], 9, NOW)
+    state.apply([], 8, NOW)
+    assert state.catalog.revision == 9
+    state.reset([], 2, NOW)
+    assert state.catalog.revision == 9
+
+
+# What this host knows sooner ------------------------------------------------------------------
+
+
+def test_suppression_takes_out_at_once_with_its_reason(state: CatalogState) -> None:
+    change = state.suppress([withdrawal(A)], NOW)
+    assert [(e.what, e.reason) for e in change.entries] == [(What.WITHDRAWN, Reason.CRASHED)]
+    assert up(state.catalog) == {B.id: B}
+    assert state.catalog.withdrawn == {A.id: withdrawal(A)}
+    assert state.catalog.revision == 5
+
+
+def test_the_stores_own_withdrawal_of_a_suppressed_one_is_no_news(state: CatalogState) -> None:
+    state.suppress([withdrawal(A)], NOW)
+    change = state.apply([gone(A, 6), put_withdrawal(A, 6)], 6, NOW)
+    assert change.entries == ()
+    assert state.catalog.withdrawn == {A.id: withdrawal(A)}
+    assert not state.catalog.lost
+
+
+def test_a_snapshot_with_the_same_record_does_not_end_the_suppression(
+    state: CatalogState,
+) -> None:
+    state.suppress([withdrawal(A)], NOW)
+    assert state.reset([put(A, 3), put(B, 4)], 8, NOW).entries == ()
+    assert up(state.catalog) == {B.id: B}
+
+
+def test_a_newer_record_ends_the_suppression(state: CatalogState) -> None:
+    state.suppress([withdrawal(A)], NOW)
+    assert whats(state.apply([put(A, 6)], 6, NOW)) == [What.ANNOUNCED]
+    assert up(state.catalog) == {A.id: A, B.id: B}
+    assert not state.catalog.withdrawn
+    state.apply([gone(A, 7)], 7, NOW)
+    assert A.id in state.catalog.lost, "the ended suppression must not explain a later loss"
+
+
+def test_a_suppressed_one_whose_lease_ends_is_not_lost_as_well(state: CatalogState) -> None:
+    state.suppress([withdrawal(A)], NOW)
+    assert state.apply([gone(A, 6)], 6, NOW).entries == ()
+    assert not state.catalog.lost
+
+
+def test_unsuppress_brings_back_what_the_store_still_has(state: CatalogState) -> None:
+    state.suppress([withdrawal(A)], NOW)
+    assert whats(state.unsuppress([A.id], NOW)) == [What.ANNOUNCED]
+    assert up(state.catalog) == {A.id: A, B.id: B}
+    assert not state.catalog.withdrawn
+
+
+def test_unsuppress_of_what_is_not_suppressed_is_nothing(state: CatalogState) -> None:
+    assert state.unsuppress([A.id, DB.id], NOW).entries == ()
+
+
+def test_suppressing_what_is_not_there_is_nothing(state: CatalogState) -> None:
+    assert state.suppress([withdrawal(DB)], NOW).entries == ()
+    state.apply([put(DB, 6)], 6, NOW)
+    assert DB.id in up(state.catalog)
+
+
+# Hosts and refusals ---------------------------------------------------------------------------
+
+
+def test_the_life_of_a_host(state: CatalogState) -> None:
+    host = Host("alpha", (ip_address("192.0.2.1"),))
+    drained = replace(host, drained=NOW)
+    steps = [
+        (schema.encode_host(host), True, [(What.HOST_UP, 6)]),
+        (schema.encode_host(host), False, []),
+        (schema.encode_host(drained), True, [(What.HOST_CHANGED, 8)]),
+        (None, True, [(What.HOST_GONE, 9)]),
+        (None, False, []),
+    ]
+    for revision, (value, touched, news) in enumerate(steps, 6):
+        change = state.apply([(KEYS.host("alpha"), value, revision)], revision, NOW)
+        assert (change.hosts, [(e.what, e.revision) for e in change.entries]) == (touched, news)
+        assert change.services == frozenset()
+    assert not state.catalog.hosts
+
+
+def test_the_life_of_a_refusal(state: CatalogState) -> None:
+    refusal = Refusal("alpha", "c" * 64, "bad", (Fault("l", "v", "x"),), NOW)
+    key, value = KEYS.refused("alpha", "c" * 64), schema.encode_refusal(refusal)
+    assert whats(state.apply([(key, value, 6)], 6, NOW)) == [What.REFUSED]
+    assert state.apply([(key, value, 7)], 7, NOW).entries == ()
+    assert state.catalog.refused == {("alpha", "c" * 64): refusal}
+    state.apply([(key, None, 8)], 8, NOW)
+    assert not state.catalog.refused
+
+
+# What cannot be read --------------------------------------------------------------------------
+
+BAD_KEYS = [KEYS.records + "web/a/b", KEYS.records + "any/x", KEYS.own + "hosts/A"]
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_a_malformed_key_is_listed_until_it_is_deleted(state: CatalogState, key: str) -> None:
+    assert state.apply([(key, b"{}", 6)], 6, NOW).entries == ()
+    assert key in state.catalog.invalid
+    assert up(state.catalog) == {A.id: A, B.id: B}
+    state.apply([(key, None, 7)], 7, NOW)
+    assert not state.catalog.invalid
+
+
+def test_a_value_that_turns_bad_takes_its_endpoint_out_and_a_good_one_back_in(
+    state: CatalogState,
+) -> None:
+    key, good, _ = put(A, 3)
+    state.apply([(key, b'{"host":"nowhere"}', 6)], 6, NOW)
+    assert up(state.catalog) == {B.id: B}
+    assert "host = 'nowhere': expected" in state.catalog.invalid[key]
+    state.apply([(key, good, 7)], 7, NOW)
+    assert up(state.catalog) == {A.id: A, B.id: B}
+    assert not state.catalog.invalid
+
+
+@pytest.mark.parametrize(
+    ("key", "good"),
+    [
+        (KEYS.host("alpha"), schema.encode_host(Host("alpha", ()))),
+        (put_withdrawal(DB, 0)[0], put_withdrawal(DB, 0)[1]),
+        (
+            KEYS.refused("alpha", "c"),
+            schema.encode_refusal(Refusal("alpha", "c", "bad", (Fault("l", "v", "x"),), NOW)),
+        ),
+    ],
+)
+def test_a_value_that_turns_bad_counts_as_absent(
+    state: CatalogState, key: str, good: bytes
+) -> None:
+    before = state.catalog
+    state.apply([(key, good, 6)], 6, NOW)
+    state.apply([(key, b"\xff", 7)], 7, NOW)
+    assert set(state.catalog.invalid) == {key}
+    assert replace(state.catalog, invalid=before.invalid, revision=before.revision) == before
+    state.apply([(key, None, 8)], 8, NOW)
+    assert not state.catalog.invalid
+
+
+def test_a_withdrawal_below_another_hosts_key_is_invalid(state: CatalogState) -> None:
+    key = KEYS.withdrawn("beta", A.id)
+    state.apply([(key, schema.encode_withdrawal(withdrawal(A)), 6)], 6, NOW)
+    assert set(state.catalog.invalid) == {key}
+    assert not state.catalog.withdrawn
+
+
+def test_a_foreign_record_directly_at_the_service(state: CatalogState) -> None:
+    key = KEYS.records + "printer"
+    state.apply([(key, b'{"host":"192.0.2.9","port":631}', 6)], 6, NOW)
+    assert state.catalog.services["printer"][""].port == 631
+    state.apply([(key, None, 7)], 7, NOW)
+    assert "printer" not in state.catalog.services
+
+
+def test_keys_that_are_not_ours_to_read_leave_no_trace(state: CatalogState) -> None:
+    state.apply([(KEYS.records + "dns/ns/ns1", b'{"host":"192.0.2.1"}', 6)], 6, NOW)
+    assert up(state.catalog) == {A.id: A, B.id: B}
+    assert not state.catalog.invalid
+
+
+def test_by_container(state: CatalogState) -> None:
+    foreign = replace(DB, container="")
+    state.apply([put(foreign, 6)], 6, NOW)
+    assert by_container(state.catalog) == {"a" * 64: [A], "b" * 64: [B]}
+
+
+# Against a naive model ------------------------------------------------------------------------
+
+POOL = [
+    endpoint(service, f"{letter}-1", port)
+    for service in ("web", "db")
+    for letter in "ab"
+    for port in (1, 2)
+]
+PLACES = st.sampled_from(POOL)
+GARBAGE = st.sampled_from([b"", b"{}", b'{"host":1}'])
+STEP = st.one_of(
+    st.tuples(st.just("put"), PLACES),
+    st.tuples(st.just("delete"), PLACES),
+    st.tuples(st.just("withdraw"), PLACES),
+    st.tuples(st.just("say"), PLACES),
+    st.tuples(st.just("unsay"), PLACES),
+    st.tuples(st.just("garbage"), PLACES),
+    st.tuples(st.just("garbage-said"), PLACES),
+    st.tuples(st.just("suppress"), PLACES),
+    st.tuples(st.just("unsuppress"), PLACES),
+    st.tuples(st.just("reset"), PLACES),
+    st.tuples(st.just("absent-reset"), PLACES),
+)
+
+
+class Naive:
+    """A store's keys, and by hand what a Catalog of them must hold."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.stored: dict[str, tuple[bytes, int]] = {}
+        self.suppressed: dict[EndpointId, tuple[int, Withdrawal]] = {}
+
+    def snapshot(self) -> list[tuple[str, bytes, int]]:
+        return [(key, value, revision) for key, (value, revision) in self.stored.items()]
+
+    def set(self, key: str, value: bytes | None) -> tuple[str, bytes | None, int]:
+        if value is None:
+            self.stored.pop(key, None)
+        else:
+            self.stored[key] = (value, self.revision)
+        return key, value, self.revision
+
+    def record(self, one: Endpoint) -> tuple[Endpoint, int] | None:
+        key = KEYS.record(one.id)
+        if key not in self.stored:
+            return None
+        value, revision = self.stored[key]
+        try:
+            return schema.decode_endpoint(key, one.id, value), revision
+        except schema.RecordError:
+            return None
+
+    def up(self) -> dict[EndpointId, Endpoint]:
+        found = {}
+        for one in POOL:
+            if (stored := self.record(one)) and one.id not in self.suppressed:
+                found[one.id] = stored[0]
+        return found
+
+    def settle(self) -> None:
+        """A suppression ends with its record, or with a newer one."""
+        for one in POOL:
+            if one.id in self.suppressed:
+                stored = self.record(one)
+                if stored is None or stored[1] > self.suppressed[one.id][0]:
+                    del self.suppressed[one.id]
+
+    def withdrawn(self) -> dict[EndpointId, Withdrawal]:
+        found = {}
+        for one in POOL:
+            key = KEYS.withdrawn(one.host, one.id)
+            if key in self.stored:
+                try:
+                    found[one.id] = schema.decode_withdrawal(key, one.id, self.stored[key][0])
+                except schema.RecordError:
+                    continue
+        found.update({id_: said for id_, (_, said) in self.suppressed.items()})
+        return found
+
+    def do(self, what: str, one: Endpoint, state: CatalogState) -> Change:
+        """One step on the model and on the real one."""
+        self.revision += 1
+        record, said = KEYS.record(one.id), KEYS.withdrawn(one.host, one.id)
+        events: list[tuple[str, bytes | None, int]] = []
+        match what:
+            case "put":
+                events = [self.set(record, schema.encode_endpoint(one)), self.set(said, None)]
+            case "delete":
+                events = [self.set(record, None)]
+            case "withdraw":
+                value = schema.encode_withdrawal(withdrawal(one))
+                events = [self.set(record, None), self.set(said, value)]
+            case "say":
+                events = [self.set(said, schema.encode_withdrawal(withdrawal(one)))]
+            case "unsay":
+                events = [self.set(said, None)]
+            case "garbage":
+                events = [self.set(record, b"{}")]
+            case "garbage-said":
+                events = [self.set(said, b'{"record":{}}')]
+            case "suppress":
+                if stored := self.record(one):
+                    self.suppressed[one.id] = (stored[1], withdrawal(one))
+                return state.suppress([withdrawal(one)], NOW)
+            case "unsuppress":
+                self.suppressed.pop(one.id, None)
+                return state.unsuppress([one.id], NOW)
+            case "absent-reset":  # deleted while nobody watched
+                self.set(record, None)
+                self.settle()
+                return state.reset(self.snapshot(), self.revision, NOW)
+            case _:
+                return state.reset(self.snapshot(), self.revision, NOW)
+        self.settle()
+        return state.apply(events, self.revision, NOW)
+
+
+@given(st.lists(STEP, max_size=30))
+def test_any_sequence_ends_as_the_naive_model_says(steps: list[tuple[str, Endpoint]]) -> None:
+    naive, state = Naive(), CatalogState(KEYS)
+    kept: list[tuple[Catalog, Mapping[EndpointId, Endpoint], Mapping[str, object]]] = []
+    for what, one in steps:
+        before = up(state.catalog)
+        kept.append((state.catalog, before, _plain(state.catalog)))
+        change = naive.do(what, one, state)
+        now = up(state.catalog)
+        assert now == naive.up()
+        assert state.catalog.withdrawn == naive.withdrawn()
+        assert all(state.catalog.services.values()), "no empty service"
+        assert not now.keys() & state.catalog.lost.keys(), "what is up is not lost"
+        differing = {id_ for id_ in before.keys() | now.keys() if before.get(id_) != now.get(id_)}
+        assert change.services == {id_.service for id_ in differing}
+        assert len(change.entries) == len(differing)
+        for id_ in before.keys() - now.keys():
+            assert (id_ in state.catalog.withdrawn) != (id_ in state.catalog.lost)
+    for catalog, endpoints, plain in kept:
+        assert up(catalog) == endpoints, "an older Catalog was altered"
+        assert _plain(catalog) == plain, "an older Catalog was altered"
+
+
+def _plain(catalog: Catalog) -> dict[str, object]:
+    return {
+        "services": {service: dict(ones) for service, ones in catalog.services.items()},
+        "withdrawn": dict(catalog.withdrawn),
+        "lost": dict(catalog.lost),
+        "invalid": dict(catalog.invalid),
+    }
+
+
+@given(st.lists(STEP, max_size=30))
+def test_the_path_does_not_matter(steps: list[tuple[str, Endpoint]]) -> None:
+    """A daemon that watched all along and one that starts now see the same, losses apart."""
+    naive, state = Naive(), CatalogState(KEYS)
+    for what, one in steps:
+        if what not in ("suppress", "unsuppress"):
+            naive.do(what, one, state)
+    fresh = CatalogState(KEYS)
+    fresh.reset(naive.snapshot(), naive.revision, NOW)
+    seen = replace(state.catalog, lost={}, revision=naive.revision)
+    assert seen == replace(fresh.catalog, lost={})
+
+
+def test_readers_cannot_alter_a_catalog(state: CatalogState) -> None:
+    for mapping in (
+        state.catalog.services,
+        state.catalog.services["web"],
+        state.catalog.withdrawn,
+        state.catalog.lost,
+        state.catalog.hosts,
+        state.catalog.refused,
+        state.catalog.invalid,
+    ):
+        with pytest.raises(TypeError):
+            mapping["x"] = None  # type: ignore[index]
