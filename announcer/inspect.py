@@ -23,6 +23,7 @@ _PORT = re.compile(r"[0-9]{1,5}\Z")
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,12}))?(?:[Zz]|([+-])(\d\d):(\d\d))\Z", re.ASCII
 )
+_TIME_MAX = 1e11
 _EPOCH = datetime(1970, 1, 1)  # without a zone, as the times it is taken from: all are UTC
 
 
@@ -71,8 +72,8 @@ def parse_container(document: Mapping[str, Any]) -> Container:
 def unix_seconds(text: str) -> float:
     """An RFC 3339 time, with up to nanoseconds, in Unix seconds.
 
-    0 for what is no such time and for times before 1970: the engine writes
-    ``0001-01-01T00:00:00Z`` for "never".
+    0 for what is no such time, for times before 1970 (the engine writes ``0001-01-01T00:00:00Z``
+    for "never"), and for those that no record can hold (after the year 5138).
     """
     match = _TIME.match(text)
     if match is None:
@@ -85,7 +86,8 @@ def unix_seconds(text: str) -> float:
     if sign:
         offset = timedelta(hours=int(hours), minutes=int(minutes))
         since += offset if sign == "-" else -offset
-    return max(since.total_seconds() + float(f"0.{fraction or 0}"), 0.0)
+    seconds = since.total_seconds() + float(f"0.{fraction or 0}")
+    return seconds if 0 <= seconds < _TIME_MAX else 0.0
 
 
 def tame(text: str, limit: int = OUTPUT_MAX) -> str:

@@ -43,7 +43,8 @@ def test_one_container_one_dig(thin: Lab) -> None:
     assert host.dig("blue.web") == host.dig("v2.web") == [box.ipv4]
     assert host.dig("green.web") == []
     assert host.dig_ptr(box.ipv4) == [target]
-    assert host.dig_ptr(box.ipv6) == [target]
+    (reverse,) = host.dig_ptr(box.ipv6)
+    assert host.dig(reverse, "AAAA") == [box.ipv6]
     assert host.dig("a.node") == [host.leg.ipv4]
     assert host.dig("a.node", "AAAA") == [host.leg.ipv6]
     assert host.get(box.ipv4) == "web1"
@@ -80,11 +81,11 @@ def test_negative_answers_and_tcp(thin: Lab) -> None:
 
 def test_kdig_agrees(one: Lab) -> None:
     host = one.hosts[0]
-    box = host.engine.box("k", offer("k"))
-    until(lambda: host.dig("k") == [box.ipv4])
+    box = host.engine.box("kd", offer("kd"))
+    until(lambda: host.dig("kd") == [box.ipv4])
     for transport in ("+notcp", "+tcp"):
         out = host.space.sh(
-            "kdig", f"@{host.leg.ipv4}", f"k.{DOMAIN}", "A", transport, "+short", "+bufsize=1232"
+            "kdig", f"@{host.leg.ipv4}", f"kd.{DOMAIN}", "A", transport, "+short", "+bufsize=1232"
         )
         assert out.split() == [box.ipv4]
 
