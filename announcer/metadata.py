@@ -100,8 +100,9 @@ class Faults:
         return bool(self._found)
 
     def add(self, subject: str, value: str, expected: str) -> None:
-        """Note one fault; what a user wrote is cut to a bounded length."""
-        self._found[Fault(subject[:SUBJECT_MAX], value[:VALUE_MAX], expected)] = None
+        """Note one fault; what a user wrote is cut to a bounded length, a label made printable."""
+        label = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in subject[:SUBJECT_MAX])
+        self._found[Fault(label, value[:VALUE_MAX], expected)] = None
 
     def take(self, other: Faults) -> None:
         """Add all of another's."""

@@ -200,6 +200,8 @@ class Watcher:
         tracked = self._tracked.get(event.container)
         if event.kind == "container" and event.action == "destroy":
             self._forget(event.container)
+            if event.container in self._looking:
+                self._again.add(event.container)  # the answer on its way is out of date
             return
         # An event of an earlier run, read late, says nothing of this one.
         if (

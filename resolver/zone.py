@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 
 from discod.model.catalog import Catalog, Change
 from discod.model.endpoint import Host
-from discod.model.names import RESERVED_SERVICES
 from discod.model.settings import Network
 from resolver import reverse
 from resolver.record import (
@@ -171,7 +170,7 @@ class Zone:
         if compiled is not None:
             return compiled
         instances = self._catalog.services.get(name)
-        if not instances or name in RESERVED_SERVICES:
+        if not instances:
             return None
         compiled = ServiceNames((name.encode(), *self.apex), instances.values())
         self._compiled[name] = compiled
@@ -202,16 +201,13 @@ class Zone:
 
     def _index_changes(self) -> None:
         for service in self._unindexed:
-            instances = self._catalog.services.get(service, {})
-            if service in RESERVED_SERVICES:
-                instances = {}
-            self._index.set_service(service, instances.values())
+            self._index.set_service(service, self._catalog.services.get(service, {}).values())
         self._unindexed = set()
 
     def _soa(self, apex: Name) -> RR:
         return self._apex_records()[0].rr._replace(owner=apex)
 
-    def _at_apex(self, apex: Name) -> Node:
+    def _at_apex(self, apex: Name) -> dict[int, tuple[Record, ...]]:
         start, servers = self._apex_records()
         return {
             SOA: (start._replace(rr=start.rr._replace(owner=apex)),),

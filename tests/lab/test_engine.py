@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import statistics
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -66,7 +67,7 @@ async def collecting(engine: Engine) -> AsyncIterator[list[tuple[float, EngineEv
 
     async def collect(stream: EventStream) -> None:
         async for event in stream:
-            seen.append((time.monotonic(), event))
+            seen.append((time.monotonic(), event))  # noqa: PERF401 - it is looked at meanwhile
 
     async with engine.events() as stream, trio.open_nursery() as nursery:
         nursery.start_soon(collect, stream)
@@ -76,7 +77,7 @@ async def collecting(engine: Engine) -> AsyncIterator[list[tuple[float, EngineEv
 
 async def until(condition: Callable[[], object], timeout: float = 10) -> None:
     with trio.fail_after(timeout):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - another process is waited for
             await trio.sleep(0.01)
 
 
@@ -89,13 +90,11 @@ def actions(seen: list[tuple[float, EngineEvent | Resync]], container: str) -> l
 
 
 def descriptors() -> set[str]:
-    return {os.readlink(f) for f in Path("/proc/self/fd").iterdir() if f.exists()}
+    return {str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.exists()}
 
 
 def event_threads() -> int:
-    """Threads that are inside our reading loop."""
-    import sys
-
+    """Threads that are inside the reading loop."""
     names = []
     for frame in sys._current_frames().values():
         inner: Any = frame
@@ -131,10 +130,8 @@ async def test_a_life_in_order(clean: Dockerd, engine: Engine) -> None:
         await until(lambda: "destroy" in actions(seen, box))
     found = [a for a in actions(seen, box) if a != "health_status: healthy"]
     # The engine makes no promise on the order of network events among the container's.
-    assert [a for a in found if a not in ("connect", "disconnect")] == (
-        ["create", "start", "pause", "unpause", "rename", "kill", "die", "stop"]
-        + ["start", "kill", "die", "destroy"]
-    )
+    own = " ".join(a for a in found if a not in ("connect", "disconnect"))
+    assert own == "create start pause unpause rename kill die stop start kill die destroy"
     assert found.count("connect") == found.count("disconnect") == 2
     assert "health_status: healthy" in actions(seen, box)
     events = [e for _, e in seen if isinstance(e, EngineEvent)]
@@ -145,7 +142,7 @@ async def test_a_life_in_order(clean: Dockerd, engine: Engine) -> None:
 
 
 async def test_kill_event_comes_at_once(clean: Dockerd, engine: Engine) -> None:
-    boxes = [await in_thread(clean.run) for _ in range(12)]
+    boxes = [await in_thread(clean.run) for _ in range(8)]
     took: list[float] = []
     async with collecting(engine) as seen:
         for box in boxes:
@@ -180,7 +177,7 @@ async def test_a_burst_is_complete_or_says_what_it_is_not(clean: Dockerd, engine
             nursery.start_soon(in_thread, burst, 2000)
             for _ in range(10):  # trio is away, again and again
                 await trio.sleep(0.1)
-                time.sleep(0.3)
+                time.sleep(0.3)  # noqa: ASYNC251 - that is the point
         await until(lambda: actions(seen, box).count("rename") == 2000 or lost(seen), 30)
     names = [
         e.attributes["name"] for _, e in seen if isinstance(e, EngineEvent) and e.action == "rename"
@@ -198,12 +195,12 @@ async def test_engine_killed_ends_the_stream(clean: Dockerd, engine: Engine) -> 
     async with engine.events() as stream:
         await in_thread(clean.kill)
         began = time.monotonic()
-        with pytest.raises(EngineUnavailable, match="ended|reset|chunk|Incomplete|Protocol"):
+        with pytest.raises(EngineUnavailable, match=r"docker\.sock: "):
             await anext(stream)
         assert time.monotonic() - began < 1
     with pytest.raises(EngineUnavailable, match="connection refused"):
         await engine.ping()
-    assert Path(f"/proc/{pid}").exists(), "with live-restore the container lives on"
+    os.kill(pid, 0)  # with live-restore the container lives on
     await in_thread(clean.start)
     found = await engine.inspect(box)
     assert found is not None
@@ -283,13 +280,12 @@ async def test_summaries_change_with_what_matters(clean: Dockerd, engine: Engine
     client = clean.client
     network = (await in_thread(client.create_network, "side"))["Id"]
 
-    async def settled() -> None:
-        """The first verdict of the HEALTHCHECK is in."""
-        while (c := await engine.inspect(box)) and c.health is Healthcheck.STARTING:
-            await trio.sleep(0.05)
+    async def becomes(health: Healthcheck) -> None:
+        with trio.fail_after(10):
+            while (found := await engine.inspect(box)) is None or found.health is not health:
+                await trio.sleep(0.05)  # noqa: ASYNC110
 
-    with trio.fail_after(10):
-        await settled()
+    await becomes(Healthcheck.UNHEALTHY)
     before = await engine.summaries()
     assert set(before) == {box, other}
     await trio.sleep(1.1)  # "Up 1 second" becomes "Up 2 seconds"
@@ -311,16 +307,11 @@ async def test_summaries_change_with_what_matters(clean: Dockerd, engine: Engine
             assert after[other] == before[other]
             before = after
         await in_thread(client.start, box)
-        with trio.fail_after(10):
-            await settled()
+        await becomes(Healthcheck.UNHEALTHY)
         before = await engine.summaries()
         assert await engine.execute(box, ["touch", "/tmp/ok"], 5) == (0, "")
-        with trio.fail_after(10):
-            while (await engine.summaries())[box] == before[box]:
-                await trio.sleep(0.05)
-        found = await engine.inspect(box)
-        assert found is not None
-        assert found.health is Healthcheck.HEALTHY
+        await becomes(Healthcheck.HEALTHY)
+        assert (await engine.summaries())[box] != before[box]
     finally:
         await in_thread(clean.remove, box)
         await in_thread(client.remove_network, network)
@@ -393,7 +384,7 @@ async def test_command_check(clean: Dockerd, engine: Engine) -> None:
 async def test_pidfd_tells_death_before_the_engine(clean: Dockerd, engine: Engine) -> None:
     pidfds = Pidfds(engine.socket_path)
     assert pidfds.available
-    boxes = [await in_thread(clean.run) for _ in range(12)]
+    boxes = [await in_thread(clean.run) for _ in range(8)]
     by_pidfd: list[float] = []
     by_event: list[float] = []
     async with collecting(engine) as seen, trio.open_nursery() as nursery:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import permutations
 
 import pytest
@@ -72,7 +72,7 @@ def test_on_host() -> None:
 
 
 def test_in_container() -> None:
-    both = Attachment("n", "1", ip_address("10.0.0.2"), ip_address("2001:db8:1::2"))
+    both = Attachment("n", "1", IPv4Address("10.0.0.2"), IPv6Address("2001:db8:1::2"))
     assert in_container(both, 80) == Places(place("10.0.0.2", 80), place("2001:db8:1::2", 80))
     assert in_container(Attachment("n", "1"), 80).missing == "no address in network 'n'"
 

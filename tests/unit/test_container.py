@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 import pytest
@@ -97,7 +97,7 @@ def test_a_whole_document() -> None:
             Attachment("back", "net2"),
             Attachment("odd", ""),
             Attachment(
-                "shop_default", "net1", ip_address("10.101.1.2"), ip_address("2001:db8:1::2")
+                "shop_default", "net1", IPv4Address("10.101.1.2"), IPv6Address("2001:db8:1::2")
             ),
         ),
         exposed=((53, "udp"), (80, "tcp"), (443, "tcp")),
@@ -125,7 +125,7 @@ def test_only_an_id_is_needed() -> None:
 
 @pytest.mark.parametrize("id_", [None, "", 7, "xyz", "0123", "A" * 64, ID + "0", ID + "\n", []])
 def test_no_container_without_an_id(id_: object) -> None:
-    with pytest.raises(ValueError, match="^Id: expected"):
+    with pytest.raises(ValueError, match=r"^Id: expected"):
         parse_container({"Id": id_})
 
 

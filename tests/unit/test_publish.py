@@ -1,0 +1,205 @@
+"""The publisher on the memory store: leases, retries, restarts."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from announcer.ledger import Ledger, Status
+from announcer.publish import Publisher
+from discod.metrics import Metrics
+from discod.model.endpoint import Endpoint, Producer, Reason
+from discod.model.schema import Keyspace
+from discod.store.base import Commit, Op, Store, StoreUnavailable, Unchanged
+from discod.store.follow import follow
+from discod.store.memory import open_memory_store
+
+KEYS = Keyspace()
+E1 = Endpoint("web", "h1-1", ip_address("10.0.0.1"), 80, host="h1", producer=Producer.DOCKER)
+RECORD = KEYS.record(E1.id)
+
+
+class Flaky:
+    """A store whose commits fail a given number of times."""
+
+    def __init__(self, store: Store, failures: int) -> None:
+        self._store = store
+        self.failures = failures
+        self.tries = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def commit(self, ops: Sequence[Op], guards: Sequence[Unchanged] = ()) -> Commit:
+        self.tries += 1
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("no leader")
+        return await self._store.commit(ops, guards)
+
+
+class Into:
+    """An observer that hands everything to one publisher."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self.snapshot = publisher.snapshot
+        self.delta = publisher.delta
+
+    def contact(self, revision: int) -> None:
+        pass
+
+    def disconnected(self, error: Exception) -> None:
+        raise AssertionError(error)
+
+
+@asynccontextmanager
+async def running(store: Store, lease_file: Path | None = None) -> AsyncIterator[Publisher]:
+    ledger = Ledger(KEYS, "h1")
+    ledger.engine_listed()
+    publisher = Publisher(
+        store,
+        ledger,
+        keys=KEYS,
+        lease_ttl=10.0,
+        history_ttl=100.0,
+        lease_file=lease_file,
+        metrics=Metrics(),
+        rng=random.Random(1),
+        clock=lambda: 1000.0 + trio.current_time(),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publisher.run)
+        into = Into(publisher)
+
+        async def following() -> None:
+            await follow(store, KEYS.prefixes, into, rng=random.Random(2))
+
+        nursery.start_soon(following)
+        yield publisher
+        nursery.cancel_scope.cancel()
+
+
+async def keys_of(store: Store) -> dict[str, int]:
+    return {item.key: item.lease for item in (await store.snapshot(KEYS.prefixes)).items}
+
+
+def offer(publisher: Publisher, *statuses: Status) -> None:
+    publisher.ledger.offer("u", statuses, gone=Reason.REMOVED, now=1000.0)
+    publisher.wake()
+
+
+async def test_a_record_is_written_and_kept_for_hours(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_memory_store() as store, running(store) as publisher:
+        offer(publisher, Status(E1))
+        await publisher.settled()
+        before = await keys_of(store)
+        assert set(before) == {RECORD}
+        await trio.sleep(7200)
+        assert await keys_of(store) == before
+
+
+async def test_without_renewal_it_ends_with_the_lease(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_memory_store() as store:
+        async with running(store) as publisher:
+            offer(publisher, Status(E1))
+            await publisher.settled()
+        await trio.sleep(9.5)  # stopping renewed it once more
+        assert set(await keys_of(store)) == {RECORD}
+        await trio.sleep(3)
+        assert await keys_of(store) == {}
+
+
+async def test_a_withdrawal_expires_by_itself(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_memory_store() as store, running(store) as publisher:
+        offer(publisher, Status(E1))
+        await publisher.settled()
+        offer(publisher)
+        await publisher.settled()
+        assert set(await keys_of(store)) == {KEYS.withdrawn("h1", E1.id)}
+        await trio.sleep(48)
+        assert set(await keys_of(store)) == {KEYS.withdrawn("h1", E1.id)}
+        await trio.sleep(60)
+        assert await keys_of(store) == {}
+
+
+async def test_failed_writes_are_repeated_with_growing_pauses(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_memory_store() as memory:
+        store = Flaky(memory, failures=5)
+        async with running(store) as publisher:  # type: ignore[arg-type]
+            began = trio.current_time()
+            offer(publisher, Status(E1))
+            await publisher.settled()
+            assert store.tries == 6
+            # 50, 100, 200, 400, 800 ms, each between a half and the whole of it
+            assert 1.55 / 2 <= trio.current_time() - began <= 1.55
+            assert publisher.error == ""
+
+
+async def test_a_revoked_lease_is_noticed_and_all_is_written_anew(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_memory_store() as store, running(store) as publisher:
+        offer(publisher, Status(E1))
+        await publisher.settled()
+        lease = (await keys_of(store))[RECORD]
+        await store.revoke(lease)
+        await trio.sleep(4)  # a renewal comes at a third of the TTL
+        after = await keys_of(store)
+        assert set(after) == {RECORD}
+        assert after[RECORD] != lease
+
+
+async def test_a_revoked_history_lease_does_not_stop_withdrawals(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_memory_store() as store, running(store) as publisher:
+        offer(publisher, Status(E1))
+        await publisher.settled()
+        assert publisher.leases is not None
+        await store.revoke(publisher.leases.history)
+        offer(publisher)
+        await publisher.settled()
+        assert set(await keys_of(store)) == {KEYS.withdrawn("h1", E1.id)}
+
+
+async def test_a_restart_adopts_lease_and_records(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    file = tmp_path / "lease.json"
+    async with open_memory_store() as store:
+        async with running(store, file) as publisher:
+            offer(publisher, Status(E1))
+            await publisher.settled()
+            before = await store.snapshot(KEYS.prefixes)
+        async with running(store, file) as publisher:
+            offer(publisher, Status(E1))
+            await publisher.settled()
+            after = await store.snapshot(KEYS.prefixes)
+        assert [(i.key, i.revision, i.lease) for i in after.items] == [
+            (i.key, i.revision, i.lease) for i in before.items
+        ]
+
+
+async def test_an_unreadable_lease_file_only_costs_a_new_lease(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    file = tmp_path / "lease.json"
+    for text in ("{", "[]", '{"lease": "x", "domain": "discod.internal"}', '{"lease": 99}'):
+        file.write_text(text)
+        async with open_memory_store() as store, running(store, file) as publisher:
+            offer(publisher, Status(E1))
+            await publisher.settled()
+            assert json.loads(file.read_text())["lease"] == (await keys_of(store))[RECORD]
