@@ -77,7 +77,8 @@ class OwnedZones:
     """The reverse zones that are ours alone, from the prefixes of the configuration.
 
     A prefix that does not end at a label's border is several zones, each at the next border
-    (10.1.4.0/22 is four zones of /24).
+    (10.1.4.0/22 is four zones of /24). A prefix within the last label (10.1.4.8/30) has its apex
+    above it, at a name that is not ours: it stands in SOA records, and is not answered for.
     """
 
     def __init__(self, networks: Iterable[Network]) -> None:
@@ -96,7 +97,7 @@ class OwnedZones:
                 meaning.bits >= labels * step
                 and meaning.value >> shift == int(network.network_address) >> shift
             ):
-                return name[-(labels + 2) :]
+                return name[-(min(labels, width // step - 1) + 2) :]
         return None
 
 

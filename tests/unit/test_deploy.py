@@ -140,7 +140,7 @@ def samples() -> dict[str, set[str]]:
 
 def used(expression: str) -> list[tuple[str, set[str]]]:
     """Metrics in an expression, each with the labels it is selected by."""
-    pattern = r"\b((?:discod|process|up)\w*)\b(?:\{([^}]*)\})?"
+    pattern = r"\b(discod_\w+|process_\w+|up)\b(?:\{([^}]*)\})?"
     return [
         (name, set(re.findall(r"(\w+)\s*[=!]~?", selector or "")))
         for name, selector in re.findall(pattern, re.sub(r'"discod"', '""', expression))

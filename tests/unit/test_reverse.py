@@ -78,7 +78,8 @@ def test_no_reverse_names(name: str) -> None:
         ("10.1.4.0/22", "9.6.1.10.in-addr.arpa", "6.1.10.in-addr.arpa"),
         ("10.1.4.0/22", "9.8.1.10.in-addr.arpa", None),
         ("10.1.4.0/22", "1.10.in-addr.arpa", None),
-        ("10.1.4.4/32", "4.4.1.10.in-addr.arpa", "4.4.1.10.in-addr.arpa"),
+        ("10.1.4.4/32", "4.4.1.10.in-addr.arpa", "4.1.10.in-addr.arpa"),
+        ("10.1.4.4/32", "4.1.10.in-addr.arpa", None),
         ("0.0.0.0/0", "4.4.1.10.in-addr.arpa", "in-addr.arpa"),
         ("2001:db8::/30", "8.b.d.0.1.0.0.2.ip6.arpa", "8.b.d.0.1.0.0.2.ip6.arpa"),
     ],
@@ -96,7 +97,7 @@ WITH_ZONES = [
     ("2.2.101.10.in-addr.arpa", 0, {f"beta-c2-80.web.{D}.", f"beta-c2-53-udp.web.{D}."}, None),
     (V6, 0, {f"alpha-c1-80-v6.web.{D}."}, None),
     ("1.2.0.192.in-addr.arpa", 0, {f"alpha.node.{D}."}, None),  # the host's name alone
-    ("3.2.0.192.in-addr.arpa", 3, set(), "3.2.0.192.in-addr.arpa"),
+    ("3.2.0.192.in-addr.arpa", 3, set(), "2.0.192.in-addr.arpa"),
     ("9.1.101.10.in-addr.arpa", 3, set(), "101.10.in-addr.arpa"),
     ("1.101.10.in-addr.arpa", 0, set(), "101.10.in-addr.arpa"),  # has a name below it
     ("7.101.10.in-addr.arpa", 3, set(), "101.10.in-addr.arpa"),
@@ -167,9 +168,11 @@ def test_an_address_follows_its_endpoints() -> None:
 
     assert count(name) == (0, 2)
     assert count(parent) == (0, 0)
-    zone.update(state.catalog, state.apply([(KEYS.record(WEB[2].id), None, 8)], 8, 0.0))
+    change = state.apply([(KEYS.record(WEB[2].id), None, 8)], 8, 0.0)
+    zone.update(state.catalog, change)
     assert count(name) == (0, 1)
-    zone.update(state.catalog, state.apply([(KEYS.record(WEB[3].id), None, 9)], 9, 0.0))
+    change = state.apply([(KEYS.record(WEB[3].id), None, 9)], 9, 0.0)
+    zone.update(state.catalog, change)
     assert count(name) == (3, 0)
     assert count(parent) == (3, 0)
 
@@ -179,5 +182,6 @@ def test_a_host_that_goes_takes_its_name_along() -> None:
     zone = zone_of(state.catalog)
     name = to_name("2.2.0.192.in-addr.arpa")
     assert zone.lookup(name, PTR, random.Random(1)) is not None
-    zone.update(state.catalog, state.apply([(KEYS.host("beta"), None, 8)], 8, 0.0))
+    change = state.apply([(KEYS.host("beta"), None, 8)], 8, 0.0)
+    zone.update(state.catalog, change)
     assert zone.lookup(name, PTR, random.Random(1)) is None

@@ -333,7 +333,8 @@ def test_a_change_is_seen_and_leaves_the_rest_alone() -> None:
     assert len(a(f"web.{D}").answer) == 1
     assert a(f"v1.web.{D}").answer == ()  # the IPv6 half still has the tag
     for made in WEB[1:]:
-        zone.update(state.catalog, state.apply([(KEYS.record(made.id), None, 9)], 9, 0.0))
+        gone = state.apply([(KEYS.record(made.id), None, 9)], 9, 0.0)
+        zone.update(state.catalog, gone)
     assert a(f"web.{D}").rcode == NXDOMAIN
     assert a(f"v1.web.{D}").rcode == NXDOMAIN
     assert int.from_bytes(a(f"web.{D}").authority[0].rdata[-20:-16], "big") == 9
@@ -430,7 +431,8 @@ def test_the_path_to_a_catalog_does_not_matter(
         return found
 
     answers(walked)  # so that there is something to forget
-    walked.update(state.catalog, state.reset(items(new.values()), 8, 0.0))
+    change = state.reset(items(new.values()), 8, 0.0)
+    walked.update(state.catalog, change)
     assert answers(walked) == answers(zone_of(state.catalog))
 
 
