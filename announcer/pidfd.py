@@ -2,8 +2,9 @@
 
 Rule: a pid is only a number that may be used again; a pidfd stays with the process it was opened
 for (pidfd_open(2)). So open first, then ask the engine whether the pid is still its container's.
-All pidfds share one epoll descriptor: a watched process costs one descriptor and no task. Measured:
-from SIGKILL to the callback 0.1 to 0.3 ms.
+All pidfds share one epoll descriptor: a watched process costs one descriptor and no task. Measured
+with 1,000: 11 us to watch one and 25 us a death (a task each: 41 and 44 us, and 1.9 MB); from
+SIGKILL to the callback 0.6 ms at the median on a busy machine.
 """
 
 from __future__ import annotations

@@ -150,6 +150,9 @@ async def _http(check: Check, where: str, stream: trio.SocketStream) -> ProbeRes
             event = connection.next_event()
             if event is h11.NEED_DATA:
                 data = await stream.receive_some(4096)
+                if not data:
+                    how = "without an answer" if left == HEADERS_MAX else "amid its headers"
+                    return ProbeResult(ok=False, detail=f"{where} closed {how}")
                 left -= len(data)
                 if left < 0:
                     return ProbeResult(
@@ -158,8 +161,6 @@ async def _http(check: Check, where: str, stream: trio.SocketStream) -> ProbeRes
                 connection.receive_data(data)
             elif isinstance(event, h11.Response):
                 break
-            elif isinstance(event, h11.ConnectionClosed):
-                return ProbeResult(ok=False, detail=f"{where} closed without an answer")
     except h11.RemoteProtocolError as error:
         return ProbeResult(ok=False, detail=f"no HTTP from {where}: {error}"[:DETAIL_MAX])
     low, high = check.status

@@ -340,7 +340,7 @@ class Watcher:
             lender = self._tracked.get(container.network_mode.partition(":")[2])
             borrowed = lender.container if lender else None
         reading = read(container, self._scope, borrowed=borrowed)
-        if container.status in LIVE or reading.faults:
+        if container.status in LIVE or reading.faults or not tracked.offers:
             tracked.offers = reading.offers
         dead = bool(container.pid) and tracked.dead_pid == container.pid
         health = "" if container.health is Healthcheck.NONE else f" ({container.health})"

@@ -102,6 +102,8 @@ def report(name: str, title: str, rows: Sequence[Row], notes: Sequence[str] = ()
     """Print the table and write ``build/bench/<name>.json``; returns that path."""
     facts = machine()
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 110
     console.print(table(title, rows))
     for note in notes:
         console.print(f"[dim]{note}[/]")

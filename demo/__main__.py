@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -18,7 +19,14 @@ WIDTH = 100
 def main() -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
-    parser.add_argument("--record", metavar="DIR", type=Path, help="write demo.svg and demo.txt")
+    parser.add_argument(
+        "--record",
+        metavar="DIR",
+        nargs="?",
+        const=Path("docs"),
+        type=Path,
+        help="also write demo.svg and demo.txt (default DIR: docs)",
+    )
     args = parser.parse_args()
     if lack := missing():
         sys.stderr.write(f"the demo cannot run: {lack}\n")
@@ -37,7 +45,10 @@ def main() -> int:
     if record:
         record.mkdir(parents=True, exist_ok=True)
         (record / "demo.txt").write_text(console.export_text(clear=False))
-        console.save_svg(str(record / "demo.svg"), title="make demo", clear=False)
+        svg = console.export_svg(title="make demo", clear=False)
+        # A picture should not make its readers' browsers fetch fonts from elsewhere.
+        svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+        (record / "demo.svg").write_text(svg)
     return 0
 
 

@@ -15,12 +15,13 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks.failover import Act, crash, pause, sicken, stop
 from tests.lab import sweep
 from tests.lab.daemon import until
 from tests.lab.dnspoll import Answer
-from tests.lab.dockerd import health
+from tests.lab.dockerd import IMAGE, health
 from tests.lab.engine import Box
 from tests.lab.rig import DOMAIN, Host, Lab, offer
 
@@ -36,6 +37,7 @@ class Scene:
 
     title: str
     command: str
+    """What is done, with ``{pid}`` for its main process."""
     act: Act
     host: str
     note: str
@@ -43,15 +45,15 @@ class Scene:
 
 
 SCENES = (
-    Scene("crash", "kill -9 <its main process>", crash, "a", "seen through a pidfd"),
-    Scene("stop", "docker stop", stop, "b", "withdrawn before the process ends"),
-    Scene("pause", "docker pause", pause, "c", "frozen is not serving"),
+    Scene("crash", "kill -9 {pid}", crash, "a", "its main process; seen through a pidfd"),
+    Scene("stop", "docker stop -t 1 web-stop", stop, "b", "withdrawn before the process ends"),
+    Scene("pause", "docker pause web-pause", pause, "c", "frozen is not serving"),
     Scene(
         "unhealthy",
-        "rm /www/ok   (its HEALTHCHECK)",
+        "docker exec web-unhealthy touch /sick",
         sicken,
         "a",
-        "from the engine's verdict",
+        "from its HEALTHCHECK's verdict",
         healthcheck=True,
     ),
 )
@@ -76,18 +78,26 @@ def tell(console: Console) -> None:
         lab.__exit__(None, None, None)
     left = sweep.leftovers(lab.name)
     said = f"[red]left behind: {left}[/]" if left else "nothing is left on this machine"
-    console.print(f"\n[dim]All taken down in the end; {said}. {time.monotonic() - began:.0f} s.[/]")
+    took = time.monotonic() - began
+    console.print(f"\n[dim]Everything is taken down; {said}. {took:.0f} s.[/]", highlight=False)
+
+
+def _chapter(console: Console, title: str) -> None:
+    console.print()
+    console.rule(Text(title, style="bold"), align="left")
 
 
 @contextmanager
 def _step(console: Console, what: str) -> Iterator[None]:
     start = time.monotonic()
     yield
-    console.print(f"[green]✓[/] {what} [dim]({time.monotonic() - start:.1f} s)[/]")
+    took = f"[dim]({time.monotonic() - start:.1f} s)[/]"
+    console.print(f"[green]✓[/] {what} {took}", highlight=False)
 
 
 def _prompt(console: Console, host: str, command: str) -> None:
-    console.print(f"[bold cyan]{host}[/] [dim]#[/] [bold]{escape(command)}[/]", soft_wrap=True)
+    line = f"[bold cyan]{host}[/] [dim]#[/] [bold]{escape(command)}[/]"
+    console.print(line, soft_wrap=True, highlight=False)
 
 
 def _hosts(console: Console, lab: Lab) -> None:
@@ -101,12 +111,14 @@ def _hosts(console: Console, lab: Lab) -> None:
 
 
 def _services(console: Console, lab: Lab) -> list[tuple[Host, Box]]:
-    console.rule("[bold]1. Containers say what they are", align="left")
+    _chapter(console, "1. Containers say what they are")
     boxes = []
     for host in lab.hosts:
-        command = "docker run -d --label discod.name=web --label discod.port=8080 web"
-        _prompt(console, host.name, command)
-        boxes.append((host, host.engine.box(f"web-{host.name}", offer("web", port_name="http"))))
+        host.engine.client.tag(IMAGE, "web", "latest")
+        labels = offer("web", port_name="http")
+        words = "".join(f" -l {key}={value}" for key, value in labels.items())
+        _prompt(console, host.name, f"docker run -d{words} web")
+        boxes.append((host, host.engine.box(f"web-{host.name}", labels, image="web")))
     wanted = [address for _, box in boxes for address in (box.ipv4, box.ipv6)]
     with _step(console, "on each host, web has all three"):
         lab.everywhere("web", wanted)
@@ -115,7 +127,7 @@ def _services(console: Console, lab: Lab) -> list[tuple[Host, Box]]:
 
 
 def _answers(console: Console, lab: Lab) -> None:
-    console.rule("[bold]2. Every host answers from its own memory, TTL 0", align="left")
+    _chapter(console, "2. Every host answers from its own memory, TTL 0")
     for host in lab.hosts:
         _prompt(console, host.name, f"dig +short web.{DOMAIN}")
         console.print("  ".join(host.dig("web")), highlight=False)
@@ -126,15 +138,16 @@ def _answers(console: Console, lab: Lab) -> None:
     address = lab.hosts[0].dig("web")[0]
     _prompt(console, last.name, f"dig +short -x {address}")
     console.print("\n".join(last.dig_ptr(address)), highlight=False)
-    _prompt(console, last.name, f"wget -qO- http://{address}:8080/")
-    console.print(last.get(address), highlight=False)
+    command = ("busybox", "wget", "-qO-", f"http://{address}:8080/")
+    _prompt(console, last.name, " ".join(command))
+    console.print(last.space.sh(*command).strip(), highlight=False)
     time.sleep(LOOK)
 
 
 def _leaving(
     console: Console, lab: Lab, stays: list[tuple[Host, Box]]
 ) -> list[tuple[Scene, dict[str, float]]]:
-    console.rule("[bold]3. Four ways to go, asked of every resolver each millisecond", align="left")
+    _chapter(console, "3. Four ways to go, asked of every resolver each millisecond")
     found = []
     for scene in SCENES:
         host = lab[scene.host]
@@ -143,19 +156,15 @@ def _leaving(
         )
         name = f"web-{scene.title}"
         box = host.engine.box(name, offer("web", port_name="http"), **how)
-        _prompt(console, host.name, scene.command.replace("docker ", "docker ") + _object(scene))
+        _prompt(console, host.name, scene.command.format(pid=box.pid))
         times = _measure(lab, host, box, scene.act)
         shown = "   ".join(f"{key} {_ms(value)}" for key, value in times.items())
-        console.print(f"  out of DNS on  {shown}   [dim]{scene.note}[/]")
+        console.print(f"  out of DNS on  {shown}   [dim]{scene.note}[/]", highlight=False)
         found.append((scene, times))
         # The others were never touched: the service as such went on answering.
         until(lambda: len(lab.hosts[0].dig("web")) == len(stays))
         time.sleep(LOOK / 2)
     return found
-
-
-def _object(scene: Scene) -> str:
-    return f" web-{scene.title}" if scene.command.startswith("docker") else ""
 
 
 def _measure(lab: Lab, host: Host, box: Box, act: Act) -> dict[str, float]:
@@ -171,7 +180,7 @@ def _measure(lab: Lab, host: Host, box: Box, act: Act) -> dict[str, float]:
 
 
 def _why(console: Console, lab: Lab) -> None:
-    console.rule("[bold]4. Why is it not in DNS?", align="left")
+    _chapter(console, "4. Why is it not in DNS?")
     other = lab.hosts[-1]
     _prompt(console, other.name, "discod explain web-crash")
     console.print(other.discod.cli("explain", "web-crash").stdout.rstrip(), highlight=False)
@@ -179,7 +188,7 @@ def _why(console: Console, lab: Lab) -> None:
 
 
 def _results(console: Console, lab: Lab, times: list[tuple[Scene, dict[str, float]]]) -> None:
-    console.rule("[bold]5. Time out of DNS, milliseconds", align="left")
+    _chapter(console, "5. Time out of DNS, milliseconds")
     table = Table(header_style="bold")
     table.add_column("what happened")
     table.add_column("where")

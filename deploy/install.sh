@@ -79,7 +79,19 @@ accounts() {
 
 # Make the release of these sources, unless it is there.
 release() {
-    python=$("$checkout/scripts/find-python")
+    # The system's own first: one in a home directory is out of the service's reach.
+    python=$(PYTHON=${PYTHON:-/usr/bin/python3 /usr/local/bin/python3 python3} \
+        "$checkout/scripts/find-python")
+    case $root$(readlink -f "$python") in
+        /home/* | /root/* | /run/user/*)
+            echo "$python lies in a home directory, which the service cannot see" >&2
+            echo "name another one: PYTHON=/usr/bin/python3 deploy/install.sh" >&2
+            exit 1 ;;
+    esac
+    if ! "$python" -c "import ensurepip, venv" 2>/dev/null; then
+        echo "$python lacks its venv module; on Debian: apt-get install python3-venv" >&2
+        exit 1
+    fi
     id=$(cd "$checkout" && {
         "$python" -VV
         cat requirements-build.lock requirements.lock pyproject.toml
@@ -94,10 +106,7 @@ release() {
     echo "making release $id with $("$python" --version)"
     rm -rf "$made"
     mkdir -p "$home/releases"
-    "$python" -m venv "$made" || {
-        echo "on Debian: apt-get install python3-venv" >&2
-        exit 1
-    }
+    "$python" -m venv "$made"
     # The sources are built in a copy, so that nothing is left in the checkout.
     copy=$(mktemp -d)
     trap 'rm -rf "$copy"' EXIT

@@ -41,7 +41,7 @@ def services(catalog: Catalog) -> Document:
                 "name": name,
                 "up": len(up),
                 "down": down.get(name, 0),
-                "ports": sorted({_port(endpoint) for endpoint in up}),
+                "ports": sorted({_port(endpoint) for endpoint in up if endpoint.port}),
                 "tags": sorted({tag for endpoint in up for tag in endpoint.tags}),
                 "hosts": sorted({endpoint.host for endpoint in up if endpoint.host}),
             }

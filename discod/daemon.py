@@ -366,7 +366,7 @@ class Daemon:
             await self.announcer.publisher.settled()
             confirmed = True
         said = "drained" if drained else "undrained"
-        log.info(said, extra=fields(what=what, confirmed=confirmed))
+        log.info("maintenance mark set", extra=fields(what=what, mark=said, confirmed=confirmed))
         if confirmed:
             return f"{what} {said}, confirmed by the store"
         return f"{what} {said}; the store has not confirmed it yet ({self.store.error or 'busy'})"

@@ -202,7 +202,7 @@ def _endpoint(one: _Sighting, catalog: Catalog, store: StoreReport) -> Finding:
         )
 
     if one.up is not None:
-        why = f"in DNS as {one.up.address}:{one.up.port}"
+        why = "in DNS"
         if report is not None and not report.up:
             why += f"; its host says {_said(report.reason, report.detail)}, a withdrawal is due"
         elif stored is False:

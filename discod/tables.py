@@ -12,12 +12,17 @@ from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 PIPE_WIDTH = 100_000
 """Columns where no terminal sets a limit."""
+
+LOOSE_MIN = 12
+"""Columns that a folded column keeps."""
 
 _STATES = {
     "up": "green",
@@ -78,7 +83,8 @@ def services(page: Page, document: Any) -> str:
     ]
     if not rows:
         return f"no services in {tame(document['domain'])}"
-    return render(page, _table(("SERVICE", "UP", "DOWN", "PORTS", "HOSTS", "TAGS"), rows))
+    head = ("SERVICE", "UP", "DOWN", "PORTS", "HOSTS", "TAGS")
+    return render(page, _table(page, head, rows, loose=frozenset({"PORTS", "HOSTS", "TAGS"})))
 
 
 def service(page: Page, document: Any) -> str:
@@ -104,7 +110,7 @@ def service(page: Page, document: Any) -> str:
                 ]
             )
     head = ("STATE", "ADDRESS", "PORT", "HOST", "CONTAINER", "FOR", "WHY", "INSTANCE")
-    return render(page, _table(head, rows))
+    return render(page, _table(page, head, rows, loose=frozenset({"CONTAINER", "WHY", "INSTANCE"})))
 
 
 def hosts(page: Page, document: Any) -> str:
@@ -127,7 +133,9 @@ def hosts(page: Page, document: Any) -> str:
     if not rows:
         return "no hosts"
     head = ("HOST", "STATE", "ENDPOINTS", "ADDRESSES", "VERSION", "RUNNING FOR")
-    return render(page, _table(head, rows, state=1))
+    return render(
+        page, _table(page, head, rows, loose=frozenset({"ADDRESSES", "VERSION"}), state=1)
+    )
 
 
 def event(page: Page, document: Any) -> str:
@@ -156,7 +164,7 @@ def explanation(page: Page, document: Any) -> str:
         line.append(f"{one['state']:<8} ", style=_style(page, one["state"]))
         line.append(tame(one["subject"]))
         parts.append(line)
-        parts += [Text(f"         {tame(fact)}") for fact in _facts(page, one)]
+        parts += [Padding(Text(tame(fact)), (0, 0, 0, 9)) for fact in _facts(page, one)]
     if document["notes"]:
         parts.append(Text(""))
         parts += [Text(tame(f"note: {note}")) for note in document["notes"]]
@@ -193,9 +201,7 @@ def age(now: float, since: float | None) -> str:
 
 def tame(text: object) -> str:
     """Text that cannot steer a terminal: control characters are shown as escapes."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def socket_address(document: Any) -> str:
@@ -205,7 +211,11 @@ def socket_address(document: Any) -> str:
 
 
 def _facts(page: Page, one: Any) -> Iterable[str]:
-    yield one["why"]
+    if one["faults"]:
+        for fault in one["faults"]:
+            yield f"{fault['subject']} = {fault['value']!r}: {fault['expected']}"
+    else:
+        yield one["why"]
     about = []
     if one["endpoint"]:
         address = f"{socket_address(one['endpoint'])} {_port_name(one['endpoint'])}"
@@ -223,14 +233,27 @@ def _facts(page: Page, one: Any) -> Iterable[str]:
         yield f"check: {one['check']}"
     if one["stored"] is not None:
         yield "confirmed by the store" if one["stored"] else "NOT confirmed by the store"
-    for fault in one["faults"]:
-        yield f"{fault['subject']} = {fault['value']!r}: {fault['expected']}"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], state: int = 0) -> Table:
+def _table(
+    page: Page,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    loose: frozenset[str],
+    state: int = 0,
+) -> Table:
+    """A table; the columns in `loose` are folded first, the others only where they must be."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    room = page.width or PIPE_WIDTH
+    for index, name in enumerate(head):
+        width = LOOSE_MIN
+        if name not in loose:
+            width = max(len(name), *(cell_len(tame(row[index])) for row in rows))
+        room -= width + 2
     for name in head:
-        table.add_column(name, overflow="fold", justify="left")
+        # A column that may not wrap is cut when there is no room at all, hence only if there is.
+        table.add_column(name, overflow="fold", no_wrap=room >= 0 and name not in loose)
     for row in rows:
         cells = [Text(tame(cell)) for cell in row]
         cells[state].style = _STATES.get(row[state], "")

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from discod.model.settings import DnsSettings
 from resolver.acl import Acl
+from resolver.encode import Error, encode, limit
 from resolver.record import (
     AXFR,
     FORMERR,
@@ -25,7 +26,7 @@ from resolver.record import (
     SERVFAIL,
     Answer,
 )
-from resolver.wire import TCP_MAX, Error, Query, encode, limit, read_query
+from resolver.wire import TCP_MAX, Query, read_query
 from resolver.zone import Zone
 
 Transport = Literal["udp", "tcp"]

@@ -19,10 +19,11 @@ import trio
 from discod.log import fields
 from discod.model.settings import ListenAddress
 from resolver import relay
+from resolver.encode import Error
 from resolver.record import NOTIMP, REFUSED, SERVFAIL
 from resolver.relay import Relayed
 from resolver.upstreams import Upstreams
-from resolver.wire import TCP_MAX, Error, Malformed, Query
+from resolver.wire import TCP_MAX, Malformed, Query
 
 log = logging.getLogger(__name__)
 

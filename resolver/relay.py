@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from resolver.encode import EDE, Error, encode, opt
 from resolver.record import OPT, SERVFAIL
 from resolver.wire import (
-    EDE,
     HEADER,
     QR,
     RA,
     RD,
     TC,
-    Error,
     Malformed,
     Query,
     Span,
-    encode,
-    opt,
     read_name,
     read_options,
     read_records,

@@ -22,7 +22,7 @@ from discod.metrics import Metrics
 from discod.model.catalog import Catalog, Change
 from discod.model.endpoint import Address, Host
 from discod.model.settings import DnsSettings, ListenAddress
-from resolver import record, udp, upstreams, wire
+from resolver import encode, record, udp, upstreams, wire
 from resolver.answer import Responder, Transport
 from resolver.counts import Counts
 from resolver.forward import Forwarder
@@ -38,6 +38,8 @@ PORT_TRIES = 20
 """Ports tried when the configuration leaves the port open (0) and UDP and TCP must share it."""
 FAULT_LOG_EVERY = 10.0
 """Seconds between two reports of a fault of our own, whatever comes in meanwhile."""
+
+_SHOWN = (record.A, record.AAAA, record.SRV, record.TXT, record.PTR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,9 @@ class Resolver:
             raise ValueError(f"{name!r} is no DNS name")
         lines: list[str] = []
         rng = random.Random(0)
-        types = (record.A, record.AAAA, record.SRV, record.TXT, record.PTR, record.SOA, record.NS)
-        for type_ in types:
+        for type_ in (*_SHOWN, record.SOA, record.NS):
+            if lines and type_ not in _SHOWN:
+                break
             answer = self._zone.lookup(asked, type_, rng)
             if answer is None:
                 return ("FORWARDED",)
@@ -126,7 +129,7 @@ class Resolver:
                 return ("NXDOMAIN",)
             question = record.name_wire(asked) + type_.to_bytes(2, "big") + b"\0\1"
             query = Query(0, 0, question, asked, type_, record.IN, None, 0)
-            packet, _ = wire.encode(
+            packet, _ = encode.encode(
                 query, answer.rcode, limit=wire.TCP_MAX, udp_size=0, answer=answer.answer
             )
             lines += wire.shown(packet)

@@ -127,6 +127,7 @@ class TcpServer:
             at = end
             self._touch(connection)
             if response is None:
+                await self._send(connection, out)
                 return False
             if isinstance(response, bytes):
                 out += (len(response).to_bytes(2, "big"), response)

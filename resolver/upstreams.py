@@ -36,7 +36,7 @@ def parse(text: str, is_own: Callable[[ListenAddress], bool] = lambda _: False) 
     servers: list[ListenAddress] = []
     timeout: float | None = None
     attempts = 2
-    for line in text.splitlines():
+    for line in text.split("\n"):
         words = line.split()
         match words:
             case ["nameserver", text_, *_]:

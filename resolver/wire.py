@@ -1,4 +1,4 @@
-"""DNS messages: a strict reader of queries, and the encoder of responses.
+"""DNS messages: a strict reader.
 
 Rule: nothing in a packet makes the reader do more work than the packet has octets; whatever is
 wrong ends as `Malformed` or as the rcode that the query gets. Only this module imports dnslib, and
@@ -10,7 +10,6 @@ UTF-8, and skips a last option that is empty). Pure.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import dnslib
@@ -18,29 +17,21 @@ import dnslib
 from resolver.record import (
     BADVERS,
     FORMERR,
-    IN,
     NAME_OCTETS,
     NOERROR,
     NOTIMP,
     OPT,
-    RR,
     Name,
 )
 
 HEADER: Final = struct.Struct(">6H")
 QR, AA, TC, RD, RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
-
-UDP_PLAIN: Final = 512
-"""Octets of a UDP response without EDNS (RFC 1035, section 4.2.1)."""
 TCP_MAX: Final = 65535
-
-EDE: Final = 15
-"""Option code of Extended DNS Errors (RFC 8914)."""
+"""Octets of a message over TCP: its length has 16 bits."""
 
 _TYPE_CLASS = struct.Struct(">HH")
-_FIXED = struct.Struct(">HHIH")
-_OPTION = struct.Struct(">HH")
-_QNAME = b"\xc0\x0c"
+FIXED = struct.Struct(">HHIH")
+OPTION = struct.Struct(">HH")
 
 
 class Malformed(ValueError):
@@ -73,13 +64,6 @@ class Query(NamedTuple):
     def rd(self) -> bool:
         """Whether recursion is desired."""
         return bool(self.flags & RD)
-
-
-class Error(NamedTuple):
-    """An Extended DNS Error (RFC 8914)."""
-
-    code: int
-    text: str
 
 
 def read_name(packet: bytes, at: int) -> tuple[Name, int]:
@@ -151,7 +135,7 @@ def read_records(packet: bytes, at: int, count: int) -> list[Span]:
         fixed = skip_name(packet, at)
         if fixed + 10 > size:
             raise Malformed("record does not end")
-        type_, cls, ttl, length = _FIXED.unpack_from(packet, fixed)
+        type_, cls, ttl, length = FIXED.unpack_from(packet, fixed)
         end = fixed + 10 + length
         if end > size:
             raise Malformed("record does not end")
@@ -171,7 +155,7 @@ def read_options(rdata: bytes) -> list[tuple[int, bytes]]:
     while at < len(rdata):
         if at + 4 > len(rdata):
             raise Malformed("option does not end")
-        code, length = _OPTION.unpack_from(rdata, at)
+        code, length = OPTION.unpack_from(rdata, at)
         at += 4 + length
         if at > len(rdata):
             raise Malformed("option does not end")
@@ -236,125 +220,6 @@ def _edns(packet: bytes, spans: list[Span], others: int) -> Edns | None:
     if version == 0:  # the RDATA of another version is not ours to judge
         read_options(packet[found.rdata : found.end])
     return Edns(found.cls, version, bool(found.ttl & 0x8000))
-
-
-def opt(size: int, ttl: int, options: Iterable[tuple[int, bytes]] = ()) -> bytes:
-    """An OPT record; `ttl` is extended rcode, version and flags."""
-    rdata = b"".join([_OPTION.pack(code, len(data)) + data for code, data in options])
-    return b"\0" + _FIXED.pack(OPT, size, ttl, len(rdata)) + rdata
-
-
-def limit(query: Query, udp_size: int) -> int:
-    """Octets that a UDP response to `query` may have (RFC 6891, section 6.2.5)."""
-    if query.edns is None:
-        return UDP_PLAIN
-    return max(UDP_PLAIN, min(query.edns.size, udp_size))
-
-
-class _Owners:
-    """Owner names, compressed against the question."""
-
-    def __init__(self, name: Name) -> None:
-        self._name = name
-        self._known: dict[Name, bytes] = {name: _QNAME if name else b"\0"}
-
-    def wire(self, owner: Name) -> bytes:
-        found = self._known.get(owner)
-        if found is None:
-            found = self._known[owner] = self._compress(owner)
-        return found
-
-    def _compress(self, owner: Name) -> bytes:
-        name = self._name
-        common = 0
-        for ours, asked in zip(reversed(owner), reversed(name), strict=False):
-            if ours != asked:
-                break
-            common += 1
-        head = b"".join([bytes((len(x),)) + x for x in owner[: len(owner) - common]])
-        if not common:
-            return head + b"\0"
-        offset = HEADER.size + sum([len(x) + 1 for x in name[: len(name) - common]])
-        return head + (0xC000 | offset).to_bytes(2, "big")
-
-
-def encode(
-    query: Query,
-    rcode: int,
-    *,
-    limit: int,
-    udp_size: int,
-    aa: bool = False,
-    ra: bool = False,
-    answer: Iterable[RR] = (),
-    authority: Iterable[RR] = (),
-    additional: Iterable[RR] = (),
-    errors: Iterable[Error] = (),
-) -> tuple[bytes, bool]:
-    """A response of at most `limit` octets, and whether it had to be truncated.
-
-    With TC the answer holds as many records as fit, for clients that cannot ask again over TCP
-    (RFC 2181, section 9: whoever sees TC should ask again). The additional section is cut at whole
-    RRsets, silently. Owner names point into the question, so they come back in its case.
-    """
-    tail = b""
-    if query.edns is not None:
-        options = [(EDE, error.code.to_bytes(2, "big") + error.text.encode()) for error in errors]
-        ttl = rcode >> 4 << 24 | (0x8000 if query.edns.do else 0)
-        tail = opt(udp_size, ttl, options)
-    room = limit - HEADER.size - len(query.question) - len(tail)
-    parts: list[bytes] = []
-    owners = _Owners(query.name)
-    counts = [0, 0, 0]
-    truncated = False
-    for section, rrs in enumerate((answer, authority)):
-        for rr in rrs:
-            piece = _record(owners, rr)
-            if len(piece) > room:
-                truncated = True
-                break
-            room -= len(piece)
-            parts.append(piece)
-            counts[section] += 1
-        if truncated:
-            break
-    if not truncated:
-        counts[2] = _additional(owners, additional, room, parts)
-    flags = QR | query.flags & (0x7800 | RD) | rcode & 15
-    flags |= (AA if aa else 0) | (RA if ra else 0) | (TC if truncated else 0)
-    header = HEADER.pack(
-        query.id,
-        flags,
-        1 if query.question else 0,
-        counts[0],
-        counts[1],
-        counts[2] + (1 if tail else 0),
-    )
-    return b"".join([header, query.question, *parts, tail]), truncated
-
-
-def _record(owners: _Owners, rr: RR) -> bytes:
-    return owners.wire(rr.owner) + _FIXED.pack(rr.type, IN, 0, len(rr.rdata)) + rr.rdata
-
-
-def _additional(owners: _Owners, rrs: Iterable[RR], room: int, parts: list[bytes]) -> int:
-    """Append the whole RRsets (neighbours of one owner and type) that fit; how many records."""
-    count = 0
-    rrset: list[bytes] = []
-    last: tuple[Name, int] | None = None
-    for rr in rrs:
-        key = rr.owner, rr.type
-        if key != last:
-            count += len(rrset)
-            parts += rrset
-            rrset, last = [], key
-        piece = _record(owners, rr)
-        room -= len(piece)
-        if room < 0:
-            return count
-        rrset.append(piece)
-    parts += rrset
-    return count + len(rrset)
 
 
 def shown(message: bytes) -> tuple[str, ...]:

@@ -56,9 +56,10 @@ def span(prefixes: tuple[str, ...]) -> tuple[bytes, bytes]:
 class Assembler:
     """Turns the events of one stream into Deltas.
 
-    Protocol of use: hand the events of each response to `take`. While `wants_fence`, call `fence`,
-    then send a progress request; hand its answer to `answered`. Both return a Delta to deliver, or
-    None. `revision` is what has been delivered; `notified` raises it.
+    Protocol of use: hand the events of each response to `take`. Call `asked` with each progress
+    request that is sent, and send one when `wants_fence`; hand each answer to `answered`. `take` and
+    `answered` return a Delta to deliver, or None. `revision` is what has been delivered; `notified`
+    raises it.
     """
 
     def __init__(self, prefixes: tuple[str, ...], after: int, *, split: bool) -> None:
@@ -66,11 +67,18 @@ class Assembler:
         self._prefixes = tuple(prefix.encode() for prefix in prefixes)
         self._split = split
         self._pending: list[Event] = []
-        self._mark = 0  # the fence's: everything up to this revision was there before it; 0: none
+        self._mark = 0  # the fence's: what was there up to this revision came before it; 0: none
+        self._unanswered = 0
+        self._until_fence = 0  # answers that are still to come, up to the fence's own
 
     @property
     def wants_fence(self) -> bool:
-        """Whether events wait for a fence."""
+        """Whether events wait, and no fence was sent for them."""
+        return bool(self._pending) and not self._mark
+
+    @property
+    def waiting(self) -> bool:
+        """Whether events wait."""
         return bool(self._pending)
 
     def take(self, raw: Iterable[Any]) -> Delta | None:
@@ -103,17 +111,28 @@ class Assembler:
         if not self._split:
             self.revision = max(self.revision, revision)
 
-    def fence(self) -> None:
-        """A progress request is about to be sent; one more is the same fence until answered."""
-        if not self._mark and self._pending:
-            self._mark = max(event.revision for event in self._pending)
+    def asked(self, again: bool = False) -> None:
+        """A progress request is sent; a fence if events wait. `again`: earlier ones were dropped.
+
+        Answers name no request but come in order, so they are counted.
+        """
+        if again:
+            self._unanswered = self._until_fence = 0
+        self._unanswered += 1
+        if self._pending and not self._until_fence:
+            self._mark = self._mark or max(event.revision for event in self._pending)
+            self._until_fence = self._unanswered
 
     def answered(self) -> Delta | None:
         """A progress request was answered."""
+        self._unanswered = max(0, self._unanswered - 1)
+        if not self._until_fence:
+            return None
+        self._until_fence -= 1
+        if self._until_fence:
+            return None
         mark, self._mark = self._mark, 0
         due = [event for event in self._pending if event.revision <= mark]
-        if not due:
-            return None
         self._pending = [event for event in self._pending if event.revision > mark]
         due.sort(key=lambda event: (event.revision, event.key))
         self.revision = mark

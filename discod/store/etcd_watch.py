@@ -26,6 +26,9 @@ REPEAT = 1.0
 """Seconds between unanswered progress requests: etcd drops them while a watch catches up."""
 FENCE_REPEAT = 0.1
 """The same while events wait for the answer."""
+SETTLE = 0.3
+"""Seconds for which split watches that begin in the past are left to catch up before the first
+fence; etcd serves such watches each 0.1 s."""
 
 _STALE_TOKEN = ("invalid auth token", "user name is empty", "auth store is old")
 
@@ -60,6 +63,7 @@ class EtcdWatch:
         self._split = owner.must_split(prefixes)
         self._assembler = Assembler(prefixes, after, split=self._split)
         self._uncreated = 0
+        self._settled = 0.0  # when fences make sense
         self._heard = 0.0  # when the last response came
         self._asked: float | None = None  # when the oldest unanswered request was sent
         self._repeated = 0.0  # when the latest one was
@@ -126,10 +130,13 @@ class EtcdWatch:
         return member, stream
 
     def _next_tick(self) -> float:
-        if self._asked is None:
-            return self._heard + PROGRESS_INTERVAL
-        repeat = FENCE_REPEAT if self._assembler.wants_fence else REPEAT
-        return min(self._asked + PATIENCE, self._repeated + repeat)
+        if self._assembler.waiting:
+            tick = max(self._settled, self._repeated + FENCE_REPEAT)
+        elif self._asked is None:
+            tick = self._heard + PROGRESS_INTERVAL
+        else:
+            tick = self._repeated + REPEAT
+        return tick if self._asked is None else min(tick, self._asked + PATIENCE)
 
     def _tick(self) -> None:
         now = trio.current_time()
@@ -137,12 +144,12 @@ class EtcdWatch:
             silence = now - self._heard
             raise self._lost(RpcFailure("DEADLINE_EXCEEDED", f"watch silent for {silence:.1f} s"))
         if now >= self._next_tick():
-            self._ask()
+            self._ask(again=True)
 
-    def _ask(self) -> None:
+    def _ask(self, again: bool = False) -> None:
         assert self._stream is not None
         if self._uncreated == 0:
-            self._assembler.fence()
+            self._assembler.asked(again)
             self._stream.send(self._owner.proto.progress_request())
         self._repeated = trio.current_time()
         if self._asked is None:
@@ -155,6 +162,8 @@ class EtcdWatch:
             raise self._cancelled(response)
         if response.created:
             self._uncreated -= 1
+            if response.header.revision > self._after:
+                self._settled = self._heard + SETTLE
             return Delta(self._after) if self._uncreated == 0 else None
         delta = None
         if response.events:
@@ -163,7 +172,7 @@ class EtcdWatch:
             delta = self._assembler.answered() or Delta(self._assembler.revision)
         else:
             self._assembler.notified(response.header.revision)
-        if self._assembler.wants_fence:
+        if self._assembler.wants_fence and self._heard >= self._settled:
             self._ask()
         if delta is None and self._heard >= self._spoke + PROGRESS_INTERVAL:
             delta = Delta(self._assembler.revision)  # busy with what is not ours

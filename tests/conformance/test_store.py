@@ -410,7 +410,7 @@ async def test_a_slow_reader_loses_nothing(store: Store, prefix: str) -> None:
             await anext(watch)  # open it
         for i in range(count):
             await store.commit([Put(f"{prefix}k", b"%d" % i)])
-        values = []
+        values: list[int] = []
         while len(values) < count:
             values += [
                 int(e.value) for e in (await next_events(watch)).events if isinstance(e, KeyValue)

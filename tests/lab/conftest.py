@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,10 +12,8 @@ from tests.lab.rig import Lab
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Without its real parts a lab test is skipped at home, and fails under CI."""
+    """Without its real parts a lab test is left out, which `tests/conftest.py` forbids under CI."""
     if item.get_closest_marker("lab") and (lack := missing()):
-        if os.environ.get("CI"):
-            pytest.fail(f"the lab: {lack}", pytrace=False)
         pytest.skip(f"the lab: {lack}")
 
 

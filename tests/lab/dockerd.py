@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import os
 import re
@@ -301,7 +302,7 @@ class Dockerd:
                 client.close()
             self._end_processes(family)
             _unmount_below(self.root)
-            self._remove_cgroups()
+            self._remove_traces()
             shutil.rmtree(self.root)
 
     def _end_processes(self, family: set[int]) -> None:
@@ -316,10 +317,13 @@ class Dockerd:
         # A shim may be starting one more process while the first round runs.
         _poll(lambda: not _signal_all(left(), signal.SIGKILL), 10, "processes did not end")
 
-    def _remove_cgroups(self) -> None:
-        """Killed shims leave the (cgroup v1 or v2) directories of their containers behind."""
+    def _remove_traces(self) -> None:
+        """Killed shims leave their sockets and their containers' control groups behind."""
         folder = self.root / "data" / "containers"
         for container in folder.iterdir() if folder.is_dir() else ():
+            address = f"{self.containerd}/moby/{container.name}"
+            digest = hashlib.sha256(address.encode()).hexdigest()
+            (Path("/run/containerd/s") / digest).unlink(missing_ok=True)
             for group in Path("/sys/fs/cgroup").glob(f"**/docker/{container.name}"):
                 with contextlib.suppress(OSError):  # still emptying, or a parent's own business
                     group.rmdir()

@@ -101,6 +101,10 @@ def remove(name: str, grace: float = 3.0) -> None:
     for point in mounts(name):
         netns.sh("umount", "-l", point, check=False)
     netns.remove(netns.existing(f"{name}-"))
+    for container in root(name).glob("*/d/data/containers/*"):
+        for group in Path("/sys/fs/cgroup").glob(f"**/docker/{container.name}"):
+            with contextlib.suppress(OSError):  # still emptying; an empty group costs nothing
+                group.rmdir()
     for folder in (root(name), shm(name)):
         shutil.rmtree(folder, ignore_errors=True)
 

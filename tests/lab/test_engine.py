@@ -141,48 +141,71 @@ async def test_a_life_in_order(clean: Dockerd, engine: Engine) -> None:
     assert all(abs(e.time - time.time()) < 60 for e in events)
 
 
-async def test_kill_event_comes_at_once(clean: Dockerd, engine: Engine) -> None:
-    boxes = [await in_thread(clean.run) for _ in range(8)]
-    took: list[float] = []
-    async with collecting(engine) as seen:
+async def test_kill_event_comes_while_the_process_still_runs(
+    clean: Dockerd, engine: Engine
+) -> None:
+    """The engine itself takes 12 to 50 ms from the call to the event: it signals first."""
+    linger = ("sh", "-c", "trap 'sleep 0.3; exit 0' TERM; sleep 86400 & wait")
+    boxes = [await in_thread(clean.run, *linger) for _ in range(8)]
+    from_call: list[float] = []
+    from_engine: list[float] = []
+    async with engine.events() as stream:
         for box in boxes:
-            asked: list[float] = []
+            pid = await in_thread(clean.main_pid, box)
+            asked = time.time()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(in_thread, clean.client.stop, box)
+                with trio.fail_after(10):
+                    event = await of_container(stream, box, "kill")
+                came = time.time()
+                os.kill(pid, 0)  # it is still there
+                assert event.signal == signal.SIGTERM
+                with trio.fail_after(10):
+                    await of_container(stream, box, "die")
+            from_call.append((came - asked) * 1000)
+            from_engine.append((came - event.time) * 1000)
+    print(
+        f"kill event: p50 {statistics.median(from_engine):.2f} ms after the engine made it, "
+        f"{statistics.median(from_call):.2f} ms after the call"
+    )
+    assert statistics.median(from_engine) < 20
 
-            def stop(box: str = box, asked: list[float] = asked) -> None:
-                client = clean.client
-                asked.append(time.monotonic())
-                client.stop(box)
 
-            await in_thread(stop)
-            await until(lambda box=box: "die" in actions(seen, box))  # type: ignore[misc]
-            came = next(
-                at
-                for at, e in seen
-                if isinstance(e, EngineEvent) and e.container == box and e.action == "kill"
-            )
-            took.append((came - asked[0]) * 1000)
-    print(f"kill event after the call: p50 {statistics.median(took):.2f} ms, max {max(took):.2f}")
-    assert statistics.median(took) < 20
+async def of_container(stream: EventStream, container: str, action: str) -> EngineEvent:
+    async for event in stream:
+        if isinstance(event, EngineEvent) and (event.container, event.action) == (
+            container,
+            action,
+        ):
+            return event
+    raise AssertionError("a stream ends by an exception only")
 
 
 async def test_a_burst_is_complete_or_says_what_it_is_not(clean: Dockerd, engine: Engine) -> None:
-    box = await in_thread(clean.run)
+    boxes = [await in_thread(clean.run) for _ in range(2)]
+    count = 250
 
-    def burst(count: int) -> None:
+    def burst(box: str) -> None:
         for n in range(count):
-            clean.client.rename(box, f"n{n}")
+            clean.client.rename(box, f"{box[:8]}-{n}")
 
     async with collecting(engine) as seen:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(in_thread, burst, 2000)
+            for box in boxes:
+                nursery.start_soon(in_thread, burst, box)
             for _ in range(10):  # trio is away, again and again
-                await trio.sleep(0.1)
+                await trio.sleep(0.05)
                 time.sleep(0.3)  # noqa: ASYNC251 - that is the point
-        await until(lambda: actions(seen, box).count("rename") == 2000 or lost(seen), 30)
-    names = [
-        e.attributes["name"] for _, e in seen if isinstance(e, EngineEvent) and e.action == "rename"
-    ]
-    assert lost(seen) or names == [f"n{n}" for n in range(2000)]
+        await until(
+            lambda: lost(seen) or all(actions(seen, b).count("rename") == count for b in boxes), 30
+        )
+    for box in boxes:
+        names = [
+            event.attributes["name"]
+            for _, event in seen
+            if isinstance(event, EngineEvent) and event.container == box
+        ]
+        assert lost(seen) or names == [f"{box[:8]}-{n}" for n in range(count)]
 
 
 def lost(seen: list[tuple[float, EngineEvent | Resync]]) -> bool:
@@ -282,8 +305,11 @@ async def test_summaries_change_with_what_matters(clean: Dockerd, engine: Engine
 
     async def becomes(health: Healthcheck) -> None:
         with trio.fail_after(10):
-            while (found := await engine.inspect(box)) is None or found.health is not health:
-                await trio.sleep(0.05)  # noqa: ASYNC110
+            while True:
+                found = await engine.inspect(box)
+                if found is not None and found.health is health:
+                    return
+                await trio.sleep(0.05)
 
     await becomes(Healthcheck.UNHEALTHY)
     before = await engine.summaries()
@@ -395,7 +421,7 @@ async def test_pidfd_tells_death_before_the_engine(clean: Dockerd, engine: Engin
             pidfds.watch(box, pid, lambda died=died: died.append(time.monotonic()))  # type: ignore[misc]
             assert pidfds.watches(box, pid)
             killed = time.monotonic()
-            await in_thread(os.kill, pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
             await until(lambda box=box: "die" in actions(seen, box))  # type: ignore[misc]
             assert len(died) == 1
             assert not pidfds.watches(box)

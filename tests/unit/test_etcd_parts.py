@@ -127,34 +127,46 @@ def test_split_watches_wait_for_the_fence() -> None:
     assembler = Assembler(PREFIXES, 5, split=True)
     assert assembler.take(events((DELETE, "/skydns/a", 6))) is None
     assert assembler.wants_fence
-    assembler.fence()
+    assembler.asked()
+    assert not assembler.wants_fence
     assert assembler.take(events((PUT, "/discod/a", 6))) is None
     assert assembler.take(events((PUT, "/skydns/b", 7))) is None  # after the fence was sent
     assert assembler.answered() == Delta(
         6, (KeyValue("/discod/a", b"", 6), Removed("/skydns/a", 6))
     )
     assert assembler.wants_fence
-    assembler.fence()
+    assembler.asked()
     assert assembler.answered() == Delta(7, (KeyValue("/skydns/b", b"", 7),))
-    assert not assembler.wants_fence
+    assert not assembler.waiting
     assert assembler.answered() is None
 
 
-def test_a_fence_that_is_sent_again_is_the_same() -> None:
+def test_the_answer_to_an_earlier_request_is_no_fence() -> None:
     assembler = Assembler(PREFIXES, 5, split=True)
+    assembler.asked()
     assembler.take(events((PUT, "/skydns/a", 6)))
-    assembler.fence()
+    assembler.asked()
+    assert assembler.answered() is None
+    assert assembler.answered() == Delta(6, (KeyValue("/skydns/a", b"", 6),))
+
+
+def test_a_fence_that_was_dropped_is_sent_again() -> None:
+    assembler = Assembler(PREFIXES, 5, split=True)
+    assembler.asked()  # dropped as well
+    assembler.take(events((PUT, "/skydns/a", 6)))
+    assembler.asked()
     assembler.take(events((PUT, "/skydns/b", 7)))
-    assembler.fence()
+    assembler.asked(again=True)
     answer = assembler.answered()
     assert answer is not None
     assert answer.revision == 6
+    assert assembler.wants_fence
 
 
 def test_a_part_that_comes_late_is_never_lost() -> None:
     assembler = Assembler(PREFIXES, 5, split=True)
     assembler.take(events((DELETE, "/skydns/a", 6)))
-    assembler.fence()
+    assembler.asked()
     assembler.answered()
     with pytest.raises(Compacted):
         assembler.take(events((PUT, "/discod/a", 6)))

@@ -223,7 +223,7 @@ async def test_a_resumed_watch_that_repeats_itself(autojump_clock: MockClock) ->
 async def test_failing_for_long_backs_off_and_recovers(autojump_clock: MockClock) -> None:
     gone = StoreUnavailable("gone")
     rejected = StoreRejected("wrong password")
-    told, store, recorder = await told_by(*[gone] * 8, rejected, Snapshot(5, ()), gone, delta(6))
+    told, _, recorder = await told_by(*[gone] * 8, rejected, Snapshot(5, ()), gone, delta(6))
     assert told == [*[gone] * 8, rejected, Snapshot(5, ()), gone, delta(6)]
     pauses = [b - a for a, b in zip(recorder.times, recorder.times[1:], strict=False)]
     assert 0.02 < pauses[0] <= BACKOFF_FIRST

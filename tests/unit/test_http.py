@@ -81,7 +81,7 @@ def post(path: str, document: object, *headers: str) -> bytes:
 
 async def eventually(condition: Callable[[], object]) -> None:
     with trio.fail_after(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - of the fake and the kernel, no event tells
             await trio.sleep(0.005)
 
 
@@ -326,18 +326,15 @@ async def test_watch(tmp_path: Path) -> None:
 
 
 async def test_a_watcher_that_falls_behind_is_told(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server:
-        async with await server.connect() as stream:
-            await stream.send_all(get("/v1/watch"))
-            await read_until(stream, b"from revision")
-            server.view.watchers[0].close()
-            received = await read_until(stream, b"0\r\n\r\n")
-            assert b"event: behind" in received
+    async with serving(tmp_path) as server, await server.connect() as stream:
+        await stream.send_all(get("/v1/watch"))
+        await read_until(stream, b"from revision")
+        server.view.watchers[0].close()
+        received = await read_until(stream, b"0\r\n\r\n")
+        assert b"event: behind" in received
 
 
-async def test_streams_show_signs_of_life(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_streams_show_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("discod.http_stream.WATCH_HEARTBEAT", 0.01)
     monkeypatch.setattr("discod.http_stream.ANNOUNCE_HEARTBEAT", 0.01)
     async with serving(tmp_path) as server:
@@ -383,12 +380,11 @@ async def test_announce_refused_by_policy(tmp_path: Path) -> None:
 
 async def test_announcements_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("discod.http_stream.ANNOUNCEMENTS_MAX", 1)
-    async with serving(tmp_path) as server:
-        async with await server.connect(unix=True) as stream:
-            await stream.send_all(post("/v1/announce", SERVICE))
-            await read_until(stream, b"accepted")
-            answer = await server.raw(post("/v1/announce", SERVICE), unix=True)
-            assert answer.startswith(b"HTTP/1.1 503")
+    async with serving(tmp_path) as server, await server.connect(unix=True) as stream:
+        await stream.send_all(post("/v1/announce", SERVICE))
+        await read_until(stream, b"accepted")
+        answer = await server.raw(post("/v1/announce", SERVICE), unix=True)
+        assert answer.startswith(b"HTTP/1.1 503")
 
 
 # Robustness ------------------------------------------------------------------------------------
@@ -397,7 +393,7 @@ async def test_announcements_are_bounded(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("unix", [False, True])
 async def test_shutdown_is_prompt_whatever_clients_do(tmp_path: Path, unix: bool) -> None:
     view = FakeView()
-    async with trio.open_nursery() as outer:
+    with trio.CancelScope() as whole:
         async with serving(tmp_path, view) as server:
             idle = await server.connect(unix=unix)
             half = await server.connect(unix=unix)
@@ -413,22 +409,25 @@ async def test_shutdown_is_prompt_whatever_clients_do(tmp_path: Path, unix: bool
             await view.watchers[1].send(big)
             await trio.sleep(0.1)
             started = trio.current_time()
-            outer.cancel_scope.deadline = started + 5
-        assert trio.current_time() - started < 1.5
+            whole.deadline = started + 10
+        assert 0.4 < trio.current_time() - started < 5  # the grace for the stuck one
         for stream in (idle, half, watching, stuck):
             await stream.aclose()
-    assert not outer.cancel_scope.cancelled_caught
+    assert not whole.cancelled_caught
     assert view.watchers == []
 
 
-async def test_shutdown_takes_no_time_without_stuck_clients(tmp_path: Path) -> None:
+async def test_shutdown_waits_for_stuck_clients_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discod.http_server.GRACE", 30.0)
     async with serving(tmp_path) as server:
         streams = [await server.connect() for _ in range(20)]
         for stream in streams:
             await stream.send_all(get("/v1/watch"))
             await read_until(stream, b"from revision")
         started = trio.current_time()
-    assert trio.current_time() - started < 0.25
+    assert trio.current_time() - started < 5
     for stream in streams:
         await stream.aclose()
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from announcer import discod_labels, registrator
 from announcer.container import Attachment, Container, Publication, Status
 from announcer.metadata import FAULTS_MAX
 from announcer.offer import Reading, Scope
@@ -705,6 +708,18 @@ def test_bad_check_details(key: str, bad: list[str]) -> None:
     for value in bad:
         labels = {"discod.check": "http", f"discod.check.{key}": value}
         assert list(faults(labelled(labels))) == [f"discod.check.{key}"]
+
+
+# Documentation ----------------------------------------------------------------------------------
+
+
+def test_the_documentation_names_every_label_and_no_other() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "labels.md").read_text()
+    known = {*discod_labels._PORT_KEYS, *discod_labels._CONTAINER_KEYS, "attr.<key>"}
+    rows = set(re.findall(r"^\| `discod\.([^*`]+)`", text, re.MULTILINE))
+    assert rows == known
+    service = {f"SERVICE_{key.upper()}" for key in (*registrator._KEYS, *registrator._CHECKS)}
+    assert service <= set(re.findall(r"SERVICE_[A-Z_]+", text))
 
 
 # Properties -------------------------------------------------------------------------------------

@@ -421,7 +421,7 @@ def test_the_path_to_a_catalog_does_not_matter(
     questions = [to_name(".".join([*below, D])), to_name("1.0.0.10.in-addr.arpa")]
 
     def answers(zone: Zone) -> list[object]:
-        found = []
+        found: list[object] = []
         for name in questions:
             for qtype in (*TYPES, 12):
                 answer = zone.lookup(name, qtype, random.Random(1))
