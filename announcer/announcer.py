@@ -7,6 +7,7 @@ publisher (how the store learns of it).
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -87,6 +88,7 @@ class Announcer:
             )
         else:
             self.publisher.ledger.engine_listed()
+            metrics.docker_connected.set(math.nan)  # neither connected nor away
         self._checker = Checker(self.roster, self._execute_for, metrics, rng=rng, wall=wall)
         self.roster.checks_changed = self._checker.poke
 

@@ -48,7 +48,8 @@ def parse_announce(
     faults: list[Fault] = []
 
     def fault(path: Path, value: object, expected: str) -> None:
-        faults.append(Fault(show_key(path), show_value(value, path), expected))
+        shown = value[:80] if isinstance(value, str) else show_value(value, path)
+        faults.append(Fault(show_key(path), shown, expected))
 
     tables = document.get("services") if isinstance(document, dict) else None
     if not isinstance(tables, list) or not 0 < len(tables) <= SERVICES_MAX:

@@ -21,7 +21,7 @@ from rich.text import Text
 PIPE_WIDTH = 100_000
 """Columns where no terminal sets a limit."""
 
-LOOSE_MIN = 12
+LOOSE_MIN = 8
 """Columns that a folded column keeps."""
 
 _STATES = {

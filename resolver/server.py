@@ -22,7 +22,7 @@ from discod.metrics import Metrics
 from discod.model.catalog import Catalog, Change
 from discod.model.endpoint import Address, Host
 from discod.model.settings import DnsSettings, ListenAddress
-from resolver import encode, record, udp, upstreams, wire
+from resolver import binding, encode, record, udp, upstreams, wire
 from resolver.answer import Responder, Transport
 from resolver.counts import Counts
 from resolver.forward import Forwarder
@@ -244,7 +244,7 @@ def _bind_tcp(at: ListenAddress) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if v6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((str(at.address), at.port))
+        binding.bind(sock, at)
         sock.listen(1024)
     except OSError as error:
         sock.close()

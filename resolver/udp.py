@@ -17,6 +17,7 @@ import trio
 
 from discod.log import fields
 from discod.model.settings import ListenAddress
+from resolver import binding
 from resolver.answer import Transport
 from resolver.wire import Query
 
@@ -45,7 +46,7 @@ def bind(at: ListenAddress) -> socket.socket:
     """A bound, non-blocking socket.
 
     Raises:
-        OSError: the address is not ours, in use, or needs privileges.
+        OSError: the address is in use, or needs privileges.
     """
     v6 = at.address.version == 6
     sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
@@ -61,7 +62,7 @@ def bind(at: ListenAddress) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         with suppress(PermissionError):  # needs CAP_NET_ADMIN
             sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER)
-        sock.bind((str(at.address), at.port))
+        binding.bind(sock, at)
     except BaseException:
         sock.close()
         raise

@@ -98,15 +98,15 @@ class Catalog:
 class CatalogState:
     """Builds the Catalog from the store's keys, and from what this host knows sooner.
 
-    `suppress` takes endpoints of this host out at once, before the store has said so; the store's
-    own word on the same endpoint (a deletion, or a new record) ends the suppression.
+    `suppress` takes endpoints of this host out at once, before the store has said so, and keeps out
+    a record that was still on its way. It ends when the store says the same (the record is deleted,
+    the withdrawal is there), or by `unsuppress`.
     """
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._keys = keyspace
         self._records: dict[str, Endpoint] = {}  # raw key -> endpoint, suppressed ones included
-        self._revisions: dict[str, int] = {}  # raw record key -> its last change
-        self._suppressed: dict[EndpointId, tuple[int, Withdrawal]] = {}
+        self._suppressed: dict[EndpointId, Withdrawal] = {}
         self._services: dict[str, Mapping[str, Endpoint]] = {}
         self._withdrawn: dict[EndpointId, Withdrawal] = {}
         self._lost: dict[EndpointId, Loss] = {}
@@ -154,11 +154,10 @@ class CatalogState:
         """Take endpoints out at once, for what this host itself knows of their end."""
         for withdrawal in withdrawals:
             id_ = withdrawal.endpoint.id
-            key = self._keys.record(id_)
-            if key in self._records:
-                self._suppressed[id_] = (self._revisions[key], withdrawal)
-                self._touch(id_)
-                self._remove_up(id_)
+            self._suppressed[id_] = withdrawal
+            self._lost.pop(id_, None)
+            self._touch(id_)
+            self._remove_up(id_)
         return self._publish(self.catalog.revision, now)
 
     def unsuppress(self, ids: Iterable[EndpointId], now: float) -> Change:
@@ -184,7 +183,7 @@ class CatalogState:
                 if value is None:
                     self._drop_record(key)
                 else:
-                    self._put_record(key, schema.decode_endpoint(key, id_, value), changed)
+                    self._put_record(key, schema.decode_endpoint(key, id_, value))
             case WithdrawnKey(host, id_):
                 if value is None:
                     self._withdrawn.pop(id_, None)
@@ -195,6 +194,7 @@ class CatalogState:
                         raise RecordError(key, Fault("host", owner, "expected the key's host"))
                     self._withdrawn[id_] = withdrawal
                     self._lost.pop(id_, None)
+                    self._suppressed.pop(id_, None)
             case HostKey(name):
                 self._host(key, name, value, changed)
             case RefusedKey(host, container):
@@ -222,24 +222,19 @@ class CatalogState:
             what = What.HOST_CHANGED if before else What.HOST_UP
             self._entries.append(Entry(what, changed, host=name))
 
-    def _put_record(self, key: str, endpoint: Endpoint, changed: int) -> None:
+    def _put_record(self, key: str, endpoint: Endpoint) -> None:
         self._touch(endpoint.id)
         self._records[key] = endpoint
-        self._revisions[key] = changed
-        suppressed = self._suppressed.get(endpoint.id)
-        if suppressed is not None and changed <= suppressed[0]:
-            return  # the same record once more (a snapshot): this host still knows better
-        self._suppressed.pop(endpoint.id, None)
         self._lost.pop(endpoint.id, None)
-        self._add_up(endpoint)
+        if endpoint.id not in self._suppressed:
+            self._add_up(endpoint)
 
     def _drop_record(self, key: str) -> None:
         endpoint = self._records.pop(key, None)
-        self._revisions.pop(key, None)
         if endpoint is not None:
             self._touch(endpoint.id)
-            self._suppressed.pop(endpoint.id, None)
             self._remove_up(endpoint.id)
+            self._suppressed.pop(endpoint.id, None)
 
     def _touch(self, id_: EndpointId) -> None:
         if id_ not in self._touched:
@@ -270,9 +265,7 @@ class CatalogState:
             self._lost.pop(next(iter(self._lost)))
         change = Change(frozenset(services), self._hosts_touched, tuple(self._entries))
         self._touched, self._entries, self._hosts_touched = {}, [], False
-        withdrawn = dict(self._withdrawn)
-        for id_, (_, withdrawal) in self._suppressed.items():
-            withdrawn[id_] = withdrawal
+        withdrawn = {**self._withdrawn, **self._suppressed}
         self.catalog = Catalog(
             domain=self._keys.domain,
             revision=revision,
@@ -295,7 +288,7 @@ class CatalogState:
     ) -> Entry:
         if after is not None:
             return Entry(What.CHANGED if before else What.ANNOUNCED, revision, endpoint=after)
-        said = self._suppressed[id_][1] if id_ in self._suppressed else self._withdrawn.get(id_)
+        said = self._suppressed.get(id_) or self._withdrawn.get(id_)
         if said is None:
             assert before is not None
             self._lost[id_] = Loss(before, revision, now)

@@ -57,9 +57,9 @@ class Assembler:
     """Turns the events of one stream into Deltas.
 
     Protocol of use: hand the events of each response to `take`. Call `asked` with each progress
-    request that is sent, and send one when `wants_fence`; hand each answer to `answered`. `take` and
-    `answered` return a Delta to deliver, or None. `revision` is what has been delivered; `notified`
-    raises it.
+    request that is sent, and send one when `wants_fence`; hand each answer to `answered`. `take`
+    and `answered` return a Delta to deliver, or None. `revision` is what has been delivered;
+    `notified` raises it.
     """
 
     def __init__(self, prefixes: tuple[str, ...], after: int, *, split: bool) -> None:

@@ -15,6 +15,7 @@ PACKAGES = {
     "etcdctl": "etcd-client",
     "dig": "dnsutils",
     "kdig": "knot-dnsutils",
+    "dnsmasq": "dnsmasq-base",
     "ip": "iproute2",
     "iptables": "iptables",
     "nsenter": "util-linux",

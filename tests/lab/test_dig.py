@@ -178,32 +178,41 @@ async def dnsmasq(folder: Path) -> AsyncIterator[ListenAddress]:
     hosts = folder / "hosts"
     many = [f"10.66.{i >> 8}.{i & 255} many.example" for i in range(300)]
     hosts.write_text("\n".join(["10.66.9.9 one.example", *many]) + "\n")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    argv = [
-        "dnsmasq",
-        "--keep-in-foreground",
-        "--conf-file=/dev/null",
-        "--pid-file=",
-        "--user=root",
-    ]
-    argv += [f"--port={port}", "--listen-address=127.0.0.1", "--bind-interfaces", "--no-resolv"]
+    argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file="]
+    argv += ["--user=root", "--listen-address=127.0.0.1", "--bind-interfaces", "--no-resolv"]
     argv += ["--no-hosts", f"--addn-hosts={hosts}", "--local=/example/", "--edns-packet-max=1232"]
     argv += ["--txt-record=text.example,hello world"]
-    process = await trio.lowlevel.open_process(argv, stderr=subprocess.DEVNULL)
-    try:
-        with trio.fail_after(10):
-            while True:
-                with contextlib.suppress(OSError):
-                    await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
-                    break
-                await trio.sleep(0.05)
-        yield ListenAddress(ip_address("127.0.0.1"), port)
-    finally:
-        process.terminate()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
-            await process.wait()
+    for _ in range(10):  # somebody else may take the free port, for UDP or for TCP
+        port = free_port()
+        process = await trio.lowlevel.open_process(
+            [*argv, f"--port={port}"], stderr=subprocess.DEVNULL
+        )
+        try:
+            if await listening(process, port):
+                yield ListenAddress(ip_address("127.0.0.1"), port)
+                return
+        finally:
+            process.terminate()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+                await process.wait()
+    raise AssertionError("dnsmasq does not start")
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def listening(process: trio.Process, port: int) -> bool:
+    """Wait until the process listens; False when it ends instead."""
+    with trio.fail_after(10):
+        while process.poll() is None:
+            with contextlib.suppress(OSError):
+                await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+                return True
+            await trio.sleep(0.05)
+    return False
 
 
 def forwarding(*upstreams: ListenAddress) -> DnsSettings:

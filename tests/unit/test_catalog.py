@@ -258,13 +258,13 @@ def test_a_snapshot_with_the_same_record_does_not_end_the_suppression(
     assert up(state.catalog) == {B.id: B}
 
 
-def test_a_newer_record_ends_the_suppression(state: CatalogState) -> None:
+def test_a_record_still_on_its_way_does_not_end_the_suppression(state: CatalogState) -> None:
     state.suppress([withdrawal(A)], NOW)
-    assert whats(state.apply([put(A, 6)], 6, NOW)) == [What.ANNOUNCED]
-    assert up(state.catalog) == {A.id: A, B.id: B}
-    assert not state.catalog.withdrawn
-    state.apply([gone(A, 7)], 7, NOW)
-    assert A.id in state.catalog.lost, "the ended suppression must not explain a later loss"
+    assert state.apply([put(A, 6)], 6, NOW).entries == ()
+    assert up(state.catalog) == {B.id: B}
+    state.apply([gone(A, 7), put_withdrawal(A, 7)], 7, NOW)
+    state.apply([put(A, 8), (KEYS.withdrawn(A.host, A.id), None, 8)], 8, NOW)
+    assert up(state.catalog) == {A.id: A, B.id: B}, "the store has said so, and then otherwise"
 
 
 def test_a_suppressed_one_whose_lease_ends_is_not_lost_as_well(state: CatalogState) -> None:
@@ -284,10 +284,11 @@ def test_unsuppress_of_what_is_not_suppressed_is_nothing(state: CatalogState) ->
     assert state.unsuppress([A.id, DB.id], NOW).entries == ()
 
 
-def test_suppressing_what_is_not_there_is_nothing(state: CatalogState) -> None:
+def test_what_is_not_there_yet_can_be_suppressed(state: CatalogState) -> None:
     assert state.suppress([withdrawal(DB)], NOW).entries == ()
-    state.apply([put(DB, 6)], 6, NOW)
-    assert DB.id in up(state.catalog)
+    assert state.apply([put(DB, 6)], 6, NOW).entries == ()
+    assert DB.id not in up(state.catalog)
+    assert whats(state.unsuppress([DB.id], NOW)) == [What.ANNOUNCED]
 
 
 # Hosts and refusals ---------------------------------------------------------------------------
@@ -427,7 +428,7 @@ class Naive:
     def __init__(self) -> None:
         self.revision = 0
         self.stored: dict[str, tuple[bytes, int]] = {}
-        self.suppressed: dict[EndpointId, tuple[int, Withdrawal]] = {}
+        self.suppressed: dict[EndpointId, Withdrawal] = {}
 
     def snapshot(self) -> list[tuple[str, bytes, int]]:
         return [(key, value, revision) for key, (value, revision) in self.stored.items()]
@@ -456,30 +457,24 @@ class Naive:
                 found[one.id] = stored[0]
         return found
 
-    def settle(self) -> None:
-        """A suppression ends with its record, or with a newer one."""
-        for one in POOL:
-            if one.id in self.suppressed:
-                stored = self.record(one)
-                if stored is None or stored[1] > self.suppressed[one.id][0]:
-                    del self.suppressed[one.id]
+    def said(self, one: Endpoint) -> Withdrawal | None:
+        key = KEYS.withdrawn(one.host, one.id)
+        if key not in self.stored:
+            return None
+        try:
+            return schema.decode_withdrawal(key, one.id, self.stored[key][0])
+        except schema.RecordError:
+            return None
 
     def withdrawn(self) -> dict[EndpointId, Withdrawal]:
-        found = {}
-        for one in POOL:
-            key = KEYS.withdrawn(one.host, one.id)
-            if key in self.stored:
-                try:
-                    found[one.id] = schema.decode_withdrawal(key, one.id, self.stored[key][0])
-                except schema.RecordError:
-                    continue
-        found.update({id_: said for id_, (_, said) in self.suppressed.items()})
-        return found
+        found = {one.id: said for one in POOL if (said := self.said(one))}
+        return {**found, **self.suppressed}
 
     def do(self, what: str, one: Endpoint, state: CatalogState) -> Change:
         """One step on the model and on the real one."""
         self.revision += 1
         record, said = KEYS.record(one.id), KEYS.withdrawn(one.host, one.id)
+        had = self.record(one) is not None
         events: list[tuple[str, bytes | None, int]] = []
         match what:
             case "put":
@@ -498,19 +493,22 @@ class Naive:
             case "garbage-said":
                 events = [self.set(said, b'{"record":{}}')]
             case "suppress":
-                if stored := self.record(one):
-                    self.suppressed[one.id] = (stored[1], withdrawal(one))
+                self.suppressed[one.id] = withdrawal(one)
                 return state.suppress([withdrawal(one)], NOW)
             case "unsuppress":
                 self.suppressed.pop(one.id, None)
                 return state.unsuppress([one.id], NOW)
             case "absent-reset":  # deleted while nobody watched
                 self.set(record, None)
-                self.settle()
-                return state.reset(self.snapshot(), self.revision, NOW)
-            case _:
-                return state.reset(self.snapshot(), self.revision, NOW)
-        self.settle()
+        if had and self.record(one) is None:
+            self.suppressed.pop(one.id, None)  # the store says the same
+        if what in ("reset", "absent-reset"):
+            for each in POOL:
+                if self.said(each):
+                    self.suppressed.pop(each.id, None)
+            return state.reset(self.snapshot(), self.revision, NOW)
+        if what in ("say", "withdraw"):
+            self.suppressed.pop(one.id, None)
         return state.apply(events, self.revision, NOW)
 
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import stat
+import termios
+from array import array
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -77,6 +80,13 @@ def post(path: str, document: object, *headers: str) -> bytes:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}"
     return "\r\n".join([head, *headers, "", ""]).encode() + body
+
+
+def unread(stream: trio.SocketStream) -> int:
+    """Octets that the kernel holds for the reader."""
+    count = array("i", [0])
+    fcntl.ioctl(stream.socket.fileno(), termios.FIONREAD, count)
+    return count[0]
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -402,12 +412,13 @@ async def test_shutdown_is_prompt_whatever_clients_do(tmp_path: Path, unix: bool
             await watching.send_all(get("/v1/watch"))
             await read_until(watching, b"from revision")
             stuck = await server.connect(unix=unix)
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             await stuck.send_all(get("/v1/watch"))  # and never reads again
             await eventually(lambda: len(view.watchers) == 2)
             big = view.state.apply([(KEYS.record(WEB1.id), None, 12)], 12, NOW)
-            big = type(big)(big.services, big.hosts, big.entries * 20_000)
+            big = type(big)(big.services, big.hosts, big.entries * 30_000)  # about 15 MB
             await view.watchers[1].send(big)
-            await trio.sleep(0.1)
+            await eventually(lambda: unread(stuck) > 1000)
             started = trio.current_time()
             whole.deadline = started + 10
         assert 0.4 < trio.current_time() - started < 5  # the grace for the stuck one

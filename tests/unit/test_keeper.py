@@ -74,7 +74,9 @@ def test_own_knowledge_comes_before_the_stores(keeper: Keeper) -> None:
     assert keeper.catalog.withdrawn[endpoint(1).id] == said
     keeper.snapshot(Snapshot(8, (put(1, 5),)))  # the store has not heard yet
     assert "web" not in keeper.catalog.services
-    keeper.delta(Delta(9, (put(1, 9),)))  # announced anew
+    keeper.delta(Delta(9, (put(1, 9),)))  # written before the withdrawal, and still on its way
+    assert "web" not in keeper.catalog.services
+    keeper.unsuppress([endpoint(1).id])
     assert "web" in keeper.catalog.services
 
 

@@ -384,3 +384,18 @@ def test_explain(name: str, expected: list[str]) -> None:
 def test_explain_refuses_what_is_no_name(name: str) -> None:
     with pytest.raises(ValueError, match="no DNS name"):
         Rig(settings()).resolver.explain(name)
+
+
+async def test_an_address_that_is_not_here_yet_is_bound_in_advance(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # TEST-NET-3 (RFC 5737): no host has it.
+    from resolver.udp import bind
+
+    with bind(ListenAddress(ip_address("203.0.113.77"), 0)) as sock:
+        assert sock.getsockname()[0] == "203.0.113.77"
+    with bind(ListenAddress(ip_address("2001:db8:ffff::77"), 0)) as sock:
+        assert sock.getsockname()[0] == "2001:db8:ffff::77"
+    assert [r.message for r in caplog.records] == [
+        "this host has no such address yet, served as soon as it has"
+    ] * 2
