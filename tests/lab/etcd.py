@@ -117,12 +117,6 @@ class EtcdMember:
             start_new_session=True,
         )
 
-    def healthy(self) -> bool:
-        """Whether it answers a linearizable read now."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.etcdctl("get", "health-probe", check=False, timeout=3).returncode == 0
-        return False
-
     def wait_healthy(self, within: float = HEALTHY_WITHIN) -> None:
         """Wait until it answers a linearizable read, or (with authentication on) refuses one."""
         deadline = time.monotonic() + within
