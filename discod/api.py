@@ -254,8 +254,9 @@ def _by_instance(document: Document) -> str:
 
 
 def _port(endpoint: Endpoint) -> str:
-    """``http:80/tcp``, or ``80/tcp`` without a name."""
-    name = f"{endpoint.port_name}:" if endpoint.port_name else ""
+    """``http:80/tcp``, or ``80/tcp`` where the number is all the name there is."""
+    named = endpoint.port_name not in ("", str(endpoint.port))
+    name = f"{endpoint.port_name}:" if named else ""
     return f"{name}{endpoint.port}/{endpoint.protocol}"
 
 

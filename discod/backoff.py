@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 
 FIRST = 0.05
-"""Seconds of the longest first pause; doubles with each failure up to `MOST`."""
+"""Seconds, the bound of the first pause; doubles with each failure up to `MOST`. An election in etcd
+takes about a second, a broken connection nothing."""
 MOST = 2.0
+"""Seconds: how much later than what is awaited one may be back."""
 
 
 class Backoff:

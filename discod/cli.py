@@ -13,6 +13,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -263,7 +264,8 @@ def announce(
 
 
 def _say(name: str, text: str) -> None:
-    click.echo(f"discod: {name}: {tables.tame(text)}", err=True)
+    with suppress(OSError):  # whoever read our standard error left; the command goes on
+        click.echo(f"discod: {name}: {tables.tame(text)}", err=True)
 
 
 def _segment(name: str) -> str:

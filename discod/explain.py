@@ -362,7 +362,8 @@ def _verdict(
         since = f" since {moment(one.since)}" if one.since else ""
         where = f" on {one.host}" if one.host else ""
         return f"{shown} is not in DNS: {one.subject}{where}{since}: {one.why}."
-    return f"{shown} is not in DNS: none of {len(rest)} findings is up ({_states(rest)})."
+    noun = "endpoints" if all(one.endpoint for one in rest) else "findings"
+    return f"{shown} is not in DNS: none of {len(rest)} {noun} is up ({_states(rest)})."
 
 
 def _noun(query: Query) -> str:

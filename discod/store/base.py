@@ -141,8 +141,9 @@ class Watch(Protocol):
 class Store(Protocol):
     """A key-value store with revisions, leases, transactions and watches.
 
-    Every call ends within the store's own deadline (configured, default 3 s) by an answer or by
-    `StoreUnavailable`, and is cancellable at once.
+    Every request ends within the store's own deadline (configured, default 3 s) by an answer or by
+    `StoreUnavailable`, and is cancellable at once. A snapshot makes one request for each 10,000
+    keys, every other call one.
     """
 
     @property
@@ -192,5 +193,8 @@ class Store(Protocol):
         ...
 
     def watch(self, prefixes: Sequence[str], after: int) -> AbstractAsyncContextManager[Watch]:
-        """Watch `prefixes` for everything that changes after revision `after`."""
+        """Watch `prefixes` for everything that changes after revision `after`.
+
+        `after` beyond the store's revision raises `Compacted`: it is another store, or an older one.
+        """
         ...

@@ -1,7 +1,6 @@
 """Snapshot, then watch, for ever: how a reader stays equal to the store.
 
-Rule: the decisions are `Follower`'s and `Backoff`'s, which are pure; `follow` only carries them
-out. What is delivered never goes back in revision, except by a fresh snapshot.
+Rule: the decisions are `Follower`'s, which is pure; `follow` only carries them out. What is delivered never goes back in revision, except by a fresh snapshot.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import NoReturn, Protocol
 
 import trio
 
+from discod.backoff import Backoff
 from discod.log import fields
 from discod.store.base import (
     Compacted,
@@ -25,11 +25,6 @@ from discod.store.base import (
 )
 
 log = logging.getLogger(__name__)
-
-BACKOFF_FIRST = 0.05
-"""Seconds: a leader election takes about a second, a broken connection nothing."""
-BACKOFF_MAX = 2.0
-"""Seconds: how much later than the store itself a reader may be back."""
 
 
 class Observer(Protocol):
@@ -91,28 +86,6 @@ class Follower:
         return Delta(self.revision, events)
 
 
-class Backoff:
-    """How long to wait before the next try: doubling, with half of it left to chance."""
-
-    def __init__(
-        self, rng: random.Random, first: float = BACKOFF_FIRST, most: float = BACKOFF_MAX
-    ) -> None:
-        self._rng = rng
-        self._first = first
-        self._most = most
-        self._ceiling = first
-
-    def reset(self) -> None:
-        """The last try succeeded."""
-        self._ceiling = self._first
-
-    def next(self) -> float:
-        """Seconds to wait now: from half of the present ceiling to all of it."""
-        ceiling = self._ceiling
-        self._ceiling = min(self._most, ceiling * 2)
-        return self._rng.uniform(ceiling / 2, ceiling)
-
-
 async def follow(
     store: Store, prefixes: Sequence[str], observer: Observer, *, rng: random.Random
 ) -> NoReturn:
@@ -149,10 +122,10 @@ async def follow(
             follower.lost()
             log.info("store history lost, reading anew", extra=fields(error=error))
             # A store that compacts faster than we read must not make us spin.
-            await trio.sleep(backoff.next())
+            await trio.sleep(backoff.pause())
         except (StoreUnavailable, StoreRejected) as error:
             if not failing:
                 log.warning("store lost, trying again", extra=fields(error=error))
             failing = True
             observer.disconnected(error)
-            await trio.sleep(backoff.next())
+            await trio.sleep(backoff.pause())

@@ -412,6 +412,21 @@ async def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
         assert await job.ends() == 7
 
 
+async def test_killed_it_leaves_the_command_alone_and_withdraws(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as one:
+        command = ("sh", "-c", "echo $$; exec sleep 60")
+        async with announcing(one.api, command=command) as job:
+            pid = int(await job.out.next())
+            try:
+                await eventually(lambda: one.view.announcements)
+                job.process.kill()
+                with trio.fail_after(DEADLINE):
+                    await one.view.announcements[0].ended.wait()
+                os.kill(pid, 0)  # it lives
+            finally:
+                os.kill(pid, signal.SIGKILL)
+
+
 async def test_a_refusal_leaves_the_command_alone(tmp_path: Path) -> None:
     async with (
         daemon(tmp_path, FakeView(refuse="job is not for this host")) as one,

@@ -1,4 +1,4 @@
-"""`Follower` and `Backoff` as pure classes; `follow` against a store that fails by script."""
+"""`Follower` as a pure class, and the pauses; `follow` against a store that fails by script."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from discod.backoff import FIRST, MOST, Backoff
 from discod.store.base import (
     Commit,
     Compacted,
@@ -26,7 +27,7 @@ from discod.store.base import (
     StoreUnavailable,
     Unchanged,
 )
-from discod.store.follow import BACKOFF_FIRST, BACKOFF_MAX, Backoff, Follower, follow
+from discod.store.follow import Follower, follow
 from discod.store.memory import MemoryStore
 
 
@@ -105,15 +106,15 @@ def test_each_event_once_and_in_order(revisions: list[int], watches: list[tuple[
 
 def test_backoff_doubles_up_to_its_limit_with_jitter() -> None:
     backoff = Backoff(random.Random(1))
-    ceiling = BACKOFF_FIRST
+    ceiling = FIRST
     waits = []
     for _ in range(12):
-        waits.append(backoff.next())
-        assert ceiling / 2 <= waits[-1] <= ceiling <= BACKOFF_MAX
-        ceiling = min(BACKOFF_MAX, ceiling * 2)
+        waits.append(backoff.pause())
+        assert ceiling / 2 <= waits[-1] <= ceiling <= MOST
+        ceiling = min(MOST, ceiling * 2)
     assert len(set(waits)) == len(waits)
     backoff.reset()
-    assert backoff.next() <= BACKOFF_FIRST
+    assert backoff.pause() <= FIRST
 
 
 # follow ---------------------------------------------------------------------------------------
@@ -226,15 +227,15 @@ async def test_failing_for_long_backs_off_and_recovers(autojump_clock: MockClock
     told, _, recorder = await told_by(*[gone] * 8, rejected, Snapshot(5, ()), gone, delta(6))
     assert told == [*[gone] * 8, rejected, Snapshot(5, ()), gone, delta(6)]
     pauses = [b - a for a, b in zip(recorder.times, recorder.times[1:], strict=False)]
-    assert 0.02 < pauses[0] <= BACKOFF_FIRST
-    assert BACKOFF_MAX / 2 <= pauses[7] <= BACKOFF_MAX
+    assert 0.02 < pauses[0] <= FIRST
+    assert MOST / 2 <= pauses[7] <= MOST
     assert sum(pauses) < 10
 
 
 async def test_success_resets_the_backoff(autojump_clock: MockClock) -> None:
     gone = StoreUnavailable("gone")
     _, _, recorder = await told_by(*[gone] * 8, Snapshot(5, ()), delta(6), gone, delta(7))
-    assert recorder.times[-1] - recorder.times[-2] <= BACKOFF_FIRST
+    assert recorder.times[-1] - recorder.times[-2] <= FIRST
 
 
 async def test_compacted_takes_a_new_snapshot(autojump_clock: MockClock) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import trio
+from starlette.routing import Route
 
 from discod.client import ApiError, Client, Unreachable
 from discod.http import BODY_MAX, build_app, serve_http
@@ -93,6 +94,16 @@ async def eventually(condition: Callable[[], object]) -> None:
     with trio.fail_after(5):
         while not condition():  # noqa: ASYNC110 - of the fake and the kernel, no event tells
             await trio.sleep(0.005)
+
+
+def test_the_documentation_names_every_endpoint() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    routes = build_app(FakeView(), Metrics()).routes
+    assert len(routes) > 10
+    for route in routes:
+        assert isinstance(route, Route)
+        method = "POST" if "POST" in (route.methods or ()) else "GET"
+        assert f"`{method} {route.path}`" in text
 
 
 async def test_binds_any_port_and_a_private_socket_and_removes_it(tmp_path: Path) -> None:
