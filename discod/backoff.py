@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 FIRST = 0.05
-"""Seconds, the bound of the first pause; doubles with each failure up to `MOST`. An election in etcd
-takes about a second, a broken connection nothing."""
+"""Seconds, the bound of the first pause; doubles with each failure up to `MOST`. A broken
+connection takes no time to mend, an election in etcd about a second."""
 MOST = 2.0
 """Seconds: how much later than what is awaited one may be back."""
 

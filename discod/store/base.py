@@ -195,6 +195,7 @@ class Store(Protocol):
     def watch(self, prefixes: Sequence[str], after: int) -> AbstractAsyncContextManager[Watch]:
         """Watch `prefixes` for everything that changes after revision `after`.
 
-        `after` beyond the store's revision raises `Compacted`: it is another store, or an older one.
+        `after` beyond the store's revision raises `Compacted`: this is another store, or an older
+        state of it.
         """
         ...

@@ -1,6 +1,7 @@
 """Snapshot, then watch, for ever: how a reader stays equal to the store.
 
-Rule: the decisions are `Follower`'s, which is pure; `follow` only carries them out. What is delivered never goes back in revision, except by a fresh snapshot.
+Rule: the decisions are `Follower`'s, which is pure; `follow` only carries them out. What is
+delivered never goes back in revision, except by a fresh snapshot.
 """
 
 from __future__ import annotations
