@@ -166,6 +166,7 @@ def explanation(answer: Explanation, domain: str) -> Document:
         "notes": list(answer.notes),
         "looked_at": list(answer.looked_at),
         "nearest": list(answer.nearest),
+        "answers": list(answer.answers),
     }
 
 

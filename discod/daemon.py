@@ -334,6 +334,10 @@ class Daemon:
             PartReport("config", not self._config_fault, self._config_fault or "in force", now),
         )
 
+    def answers(self, name: str) -> tuple[str, ...]:
+        """What this host's resolver answers for a name or an address now, one line a record."""
+        return self.resolver.explain(name)
+
     def changes(self) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Change]]:
         """Subscribe to changes of the Catalog."""
         return self.keeper.changes()

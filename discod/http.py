@@ -155,6 +155,7 @@ class _Handlers:
             store=view.store,
             parts=view.parts(),
             host=view.host,
+            resolve=view.answers,
         )
         return JSONResponse(api.explanation(answer, view.catalog.domain))
 

@@ -73,6 +73,15 @@ class Query:
                 )
         return False
 
+    def dns_name(self, domain: str) -> str:
+        """What to ask the resolver, an address standing for its PTR; empty for no name of ours."""
+        if self.address is not None:
+            return str(self.address)
+        if self.labels is None or self.foreign:
+            return ""
+        srv = (f"_{self.srv[0]}", f"_{self.srv[1]}") if self.srv else ()
+        return ".".join((*srv, *self.labels, domain))
+
     @property
     def service(self) -> str:
         """The service's label, if it is a name that has one; else empty."""

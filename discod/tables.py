@@ -21,6 +21,8 @@ from rich.text import Text
 PIPE_WIDTH = 100_000
 """Columns where no terminal sets a limit."""
 
+ANSWERS_SHOWN = 12
+"""Records of an explanation."""
 LOOSE_MIN = 8
 """Columns that a folded column keeps."""
 
@@ -165,6 +167,12 @@ def explanation(page: Page, document: Any) -> str:
         line.append(tame(one["subject"]))
         parts.append(line)
         parts += [Padding(Text(tame(fact)), (0, 0, 0, 9)) for fact in _facts(page, one)]
+    if document["answers"]:
+        parts.append(Text("\nDNS answers here:"))
+        shown = document["answers"][:ANSWERS_SHOWN]
+        parts += [Padding(Text(tame(line)), (0, 0, 0, 2)) for line in shown]
+        if len(shown) < len(document["answers"]):
+            parts.append(Text(f"  and {len(document['answers']) - len(shown)} more records"))
     if document["notes"]:
         parts.append(Text(""))
         parts += [Text(tame(f"note: {note}")) for note in document["notes"]]
@@ -231,8 +239,12 @@ def _facts(page: Page, one: Any) -> Iterable[str]:
         yield ", ".join(about)
     if one["check"]:
         yield f"check: {one['check']}"
+    at_revision = f"at revision {one['revision']}" if one["revision"] else ""
     if one["stored"] is not None:
-        yield "confirmed by the store" if one["stored"] else "NOT confirmed by the store"
+        said = "confirmed by the store" if one["stored"] else "NOT confirmed by the store"
+        yield f"{said} {at_revision}".rstrip()
+    elif at_revision:
+        yield f"in the store {at_revision}"
 
 
 def _table(

@@ -6,6 +6,7 @@ daemon (`discod.daemon`) implements it; `discod.http` uses it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,7 +35,7 @@ class Announcement(Protocol):
     """A live ``discod announce``; ends when its context ends."""
 
     async def status(self) -> str:
-        """Wait for the next change of state, in words (``up``, ``down: <reason>``)."""
+        """The state in words, ``up`` or ``down: <reason>``: the present one, then each new one."""
         ...
 
     async def withdraw(self) -> None:
@@ -66,6 +67,16 @@ class View(Protocol):
 
     def parts(self) -> tuple[PartReport, ...]:
         """Every part that readiness depends on."""
+        ...
+
+    def answers(self, name: str) -> Sequence[str]:
+        """What this host's resolver answers for a name or an address now, one line a record.
+
+        One word, the rcode, ``NODATA`` or ``FORWARDED``, where there is no record.
+
+        Raises:
+            ValueError: `name` cannot be asked.
+        """
         ...
 
     def changes(self) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Change]]:
@@ -101,5 +112,6 @@ class View(Protocol):
 
         Raises:
             ValueError: a name is one that this host may not claim, or the same is announced twice.
+                Raised on entering, and never inside an ExceptionGroup.
         """
         ...

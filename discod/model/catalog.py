@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -183,7 +183,8 @@ class CatalogState:
                 if value is None:
                     self._drop_record(key)
                 else:
-                    self._put_record(key, schema.decode_endpoint(key, id_, value))
+                    endpoint = schema.decode_endpoint(key, id_, value)
+                    self._put_record(key, replace(endpoint, revision=changed))
             case WithdrawnKey(host, id_):
                 if value is None:
                     self._withdrawn.pop(id_, None)
@@ -192,7 +193,7 @@ class CatalogState:
                     owner = withdrawal.endpoint.host
                     if owner != host:
                         raise RecordError(key, Fault("host", owner, "expected the key's host"))
-                    self._withdrawn[id_] = withdrawal
+                    self._withdrawn[id_] = replace(withdrawal, revision=changed)
                     self._lost.pop(id_, None)
                     self._suppressed.pop(id_, None)
             case HostKey(name):

@@ -5,7 +5,7 @@ Rule: immutable, comparable, no behaviour beyond what derives from their own fie
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, NamedTuple
@@ -66,6 +66,8 @@ class Endpoint:
     target: str = ""
     """Instance label that stands for this endpoint in SRV when it is not its own: the IPv6 half of
     a dual-stack endpoint names the IPv4 half, so that one target has both addresses."""
+    revision: int = field(default=0, compare=False)
+    """Of the store, when its record was last written; 0 when not from the store."""
 
     @property
     def id(self) -> EndpointId:
@@ -111,6 +113,8 @@ class Withdrawal:
     """For people: exit status, check output, who drained."""
     at: float
     """Unix seconds."""
+    revision: int = field(default=0, compare=False)
+    """Of the store, when it was written; 0 when not from the store."""
 
 
 @dataclass(frozen=True, slots=True)

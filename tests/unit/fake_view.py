@@ -168,6 +168,9 @@ class FakeView:
     def parts(self) -> tuple[PartReport, ...]:
         return self.part_reports
 
+    def answers(self, name: str) -> tuple[str, ...]:
+        return (f"{name}. 0 IN A 192.0.2.1",) if name.startswith("web.") else ("NXDOMAIN",)
+
     @asynccontextmanager
     async def changes(self) -> AsyncIterator[trio.MemoryReceiveChannel[Change]]:
         send, receive = trio.open_memory_channel[Change](16)

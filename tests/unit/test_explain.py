@@ -216,3 +216,58 @@ def test_every_address_is_understood(address: object, port: int) -> None:
     assert parse(str(address), "x.y").address == ip_address(str(address))
     query = parse(f"{shown}:{port}", "x.y")
     assert (query.address, query.port) == (ip_address(str(address)), port)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("web", "web.discod.internal"),
+        ("_http._tcp.web", "_http._tcp.web.discod.internal"),
+        ("web.discod.internal.", "web.discod.internal"),
+        ("discod.internal", "discod.internal"),
+        ("10.101.1.2:80", "10.101.1.2"),
+        ("www.example.com", None),
+        ("a b", None),
+    ],
+)
+def test_the_resolvers_own_answer_is_shown(text: str, asked: str | None) -> None:
+    heard: list[str] = []
+
+    def resolve(name: str) -> tuple[str, ...]:
+        heard.append(name)
+        return ("the answer",)
+
+    answer = explain(
+        text,
+        catalog=CATALOG,
+        producers=reports(),
+        store=STORE,
+        parts=(),
+        host="alpha",
+        resolve=resolve,
+    )
+    assert heard == ([asked] if asked else [])
+    assert answer.answers == (("the answer",) if asked else ())
+
+
+def test_what_cannot_be_asked_has_no_answer() -> None:
+    def resolve(name: str) -> tuple[str, ...]:
+        raise ValueError(name)
+
+    answer = explain(
+        "web",
+        catalog=CATALOG,
+        producers=(),
+        store=STORE,
+        parts=(),
+        host="alpha",
+        resolve=resolve,
+    )
+    assert answer.answers == ()
+
+
+def test_the_revision_is_the_one_of_the_record() -> None:
+    one = replace(WEB1, revision=77)
+    services = {"web": {WEB1.instance: one}}
+    [finding] = ask(WEB1.instance, catalog=replace(CATALOG, services=services)).findings
+    assert finding.revision == 77
