@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import trio
 
 from discod.announce_client import AnnounceSession, Broken
+from discod.backoff import Backoff
 from discod.client import ApiError
 
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -31,6 +32,7 @@ CONFIRM_TIMEOUT = 10.0
 RETRY_FIRST = 0.25
 """Seconds until the first new try to announce; doubled each time, with jitter."""
 RETRY_MAX = 15.0
+"""Seconds between two tries at most."""
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit statuses as the shell has them."""
@@ -77,17 +79,19 @@ class Companion:
 
     async def _announce(self) -> None:
         """Announce, and again whenever the daemon was away; until a stop."""
-        delay, said = RETRY_FIRST, ""
+        backoff, said = Backoff(random.Random(), RETRY_FIRST, RETRY_MAX), ""
         with self._announcing:
             while True:
                 trouble = ""
                 for path in self.sockets:
                     try:
                         await self._one_session(path)
-                        trouble, delay, said = "the daemon ended the announcement", RETRY_FIRST, ""
+                        trouble, said = "the daemon ended the announcement", ""
+                        backoff.reset()
                     except (Broken, OSError, ApiError, trio.TooSlowError) as error:
                         if self._session is not None:
-                            delay, said = RETRY_FIRST, ""
+                            said = ""
+                            backoff.reset()
                         trouble = _text(path, error)
                         if not isinstance(error, FileNotFoundError | ConnectionRefusedError):
                             break
@@ -96,8 +100,7 @@ class Companion:
                 if trouble != said:
                     self.say(f"not announced: {trouble}; the command goes on, trying again")
                     said = trouble
-                await trio.sleep(delay * random.uniform(0.5, 1.5))
-                delay = min(delay * 2, RETRY_MAX)
+                await trio.sleep(backoff.pause())
 
     async def _one_session(self, path: str) -> None:
         async with await AnnounceSession.open(path, self.document) as session:

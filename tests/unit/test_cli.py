@@ -323,6 +323,10 @@ async def announcing(api: str, *options: str, command: tuple[str, ...]) -> Async
     finally:
         with trio.CancelScope(shield=True):
             if process.returncode is None:
+                process.terminate()  # which ends its command; SIGKILL would leave that alone
+                with trio.move_on_after(DEADLINE):
+                    await process.wait()
+            if process.returncode is None:
                 process.kill()
             await process.wait()
 
