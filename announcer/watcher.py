@@ -20,7 +20,7 @@ from announcer.container import Container, Healthcheck, Status
 from announcer.engine import Engine
 from announcer.errors import EngineError
 from announcer.events import EngineEvent, Resync
-from announcer.offer import Offer, Scope
+from announcer.offer import Offer, Reading, Scope
 from announcer.pidfd import Pidfds
 from announcer.reading import read
 from announcer.roster import Roster, Unit
@@ -53,6 +53,9 @@ class _Tracked:
     """`Container.started` of the run that got its stop signal; 0: none."""
     timer: trio.CancelScope | None = None
     attached: frozenset[str] = field(default_factory=frozenset)
+    basis: tuple[object, ...] = ()
+    """What `reading` was read from."""
+    reading: Reading = Reading()
 
 
 class Watcher:
@@ -339,7 +342,11 @@ class Watcher:
         if container.network_mode.startswith("container:"):
             lender = self._tracked.get(container.network_mode.partition(":")[2])
             borrowed = lender.container if lender else None
-        reading = read(container, self._scope, borrowed=borrowed)
+        basis = (*_basis(container), borrowed and _basis(borrowed), self._scope)
+        if basis != tracked.basis:  # an end changes none of it, and must not wait for it
+            tracked.basis = basis
+            tracked.reading = read(container, self._scope, borrowed=borrowed)
+        reading = tracked.reading
         if container.status in LIVE or reading.faults or not tracked.offers:
             tracked.offers = reading.offers
         dead = bool(container.pid) and tracked.dead_pid == container.pid
@@ -373,3 +380,19 @@ class Watcher:
             if tracked.timer is not None:
                 tracked.timer.cancel()
             self._roster.remove(unit_key(id_), Reason.REMOVED)
+
+
+def _basis(container: Container) -> tuple[object, ...]:
+    """All of a container that its reading depends on."""
+    return (
+        container.status in LIVE,
+        container.name,
+        container.image,
+        container.started,
+        container.network_mode,
+        container.attachments,
+        container.published,
+        container.exposed,
+        container.labels,
+        container.env,
+    )

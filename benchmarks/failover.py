@@ -2,8 +2,8 @@
 
 Three hosts, each with its own dockerd, etcd member and discod. For every run a fresh container is
 started on one of them, in turn; once all three resolvers answer with its address, pollers (one
-query a millisecond to each resolver, all by one clock) run while it is crashed, stopped, paused,
-made unhealthy, or its host is cut off. What counts is the first answer *without* the address.
+query a millisecond to each resolver, all by one clock) run while it is crashed (once more with a
+dockerd that hangs), stopped, paused, made unhealthy, or its host is cut off. What counts is the first answer *without* the address.
 Beside it, Docker's embedded DNS for a crash, seen by a neighbour on the same network, measured by
 the same poller. Zero of every time is the moment before the act was asked for; for `unhealthy` the
 moment of the engine's own verdict, since the time before it is the interval the user chose.
@@ -49,6 +49,14 @@ def crash(_: Lab, host: Host, box: Box) -> float:
     return host.engine.crash(box)
 
 
+def crash_hung(_: Lab, host: Host, box: Box) -> float:
+    """The same while the engine hangs: nobody tells, and nobody's clean-up competes for the
+    machine. `measure` lets the engine go on afterwards."""
+    host.engine.freeze()
+    time.sleep(0.05)
+    return host.engine.crash(box)
+
+
 def stop(_: Lab, host: Host, box: Box) -> float:
     """`docker stop`, not waited for: the process lives on for its second of grace."""
     at = time.monotonic()
@@ -81,6 +89,7 @@ def cut(_: Lab, host: Host, box: Box) -> float:
 
 CASES: dict[str, tuple[Act, str]] = {
     "crash": (crash, "crash (SIGKILL)"),
+    "hung": (crash_hung, "crash, dockerd hangs"),
     "stop": (stop, "docker stop"),
     "pause": (pause, "docker pause"),
     "unhealthy": (sicken, "unhealthy, from the engine's verdict"),
@@ -102,6 +111,7 @@ def measure(lab: Lab, case: str, runs: int, rng: random.Random) -> Samples:
         try:
             _one(lab, owner, box, name, act, samples, rng, hears_all=case != "partition")
         finally:
+            owner.engine.thaw()
             owner.heal()
             owner.engine.drop(box)
         if case == "partition":
@@ -211,7 +221,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     rng = random.Random(args.seed)
     chosen = args.case or [*CASES, "docker"]
     rows: list[results.Row] = []
-    with Lab(3, memory=args.etcd_in_memory, lease_ttl=args.lease_ttl) as lab:
+    with Lab(
+        3,
+        memory=args.etcd_in_memory,
+        lease_ttl=args.lease_ttl,
+        config={"log": {"level": "info"}},
+    ) as lab:
         for case in CASES:
             if case not in chosen:
                 continue
