@@ -55,7 +55,7 @@ class _Tracked:
     attached: frozenset[str] = field(default_factory=frozenset)
     basis: tuple[object, ...] = ()
     """What `reading` was read from."""
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
 
 
 class Watcher:

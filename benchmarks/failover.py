@@ -3,10 +3,11 @@
 Three hosts, each with its own dockerd, etcd member and discod. For every run a fresh container is
 started on one of them, in turn; once all three resolvers answer with its address, pollers (one
 query a millisecond to each resolver, all by one clock) run while it is crashed (once more with a
-dockerd that hangs), stopped, paused, made unhealthy, or its host is cut off. What counts is the first answer *without* the address.
-Beside it, Docker's embedded DNS for a crash, seen by a neighbour on the same network, measured by
-the same poller. Zero of every time is the moment before the act was asked for; for `unhealthy` the
-moment of the engine's own verdict, since the time before it is the interval the user chose.
+dockerd that hangs), stopped, paused, made unhealthy, or its host is cut off. What counts is the
+first answer *without* the address. Beside it, Docker's embedded DNS for a crash, seen by a
+neighbour on the same network, measured by the same poller. Zero of every time is the moment before
+the act was asked for; for `unhealthy` the moment of the engine's own verdict, since the time before
+it is the interval that the user chose.
 """
 
 from __future__ import annotations
@@ -50,8 +51,10 @@ def crash(_: Lab, host: Host, box: Box) -> float:
 
 
 def crash_hung(_: Lab, host: Host, box: Box) -> float:
-    """The same while the engine hangs: nobody tells, and nobody's clean-up competes for the
-    machine. `measure` lets the engine go on afterwards."""
+    """The same while the engine hangs, until `measure` lets it go on.
+
+    Nobody tells, and nobody's clean-up competes for the machine.
+    """
     host.engine.freeze()
     time.sleep(0.05)
     return host.engine.crash(box)

@@ -52,8 +52,6 @@ BANNER_WAIT = 3.0
 """Seconds that the first summary waits for the store and the engine."""
 DRAIN_WAIT = 10.0
 """Seconds that `drain` waits for the store's confirmation."""
-STOP_GRACE = 2.0
-"""Seconds that open connections have to end in at a stop."""
 
 
 class Daemon:
@@ -118,23 +116,34 @@ class Daemon:
     # Tasks --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Run until SIGTERM or SIGINT. What is announced stays so: a restart causes no gap."""
+        """Run until SIGTERM or SIGINT. What is announced stays so: a restart causes no gap.
+
+        Each nursery needs those around it, so leaving them stops the API first, then announcing
+        (which renews the lease once more), and the answers last.
+        """
         self._drain_marks()
         self.announcer.set_static(self.settings.services)
         self._announce_host()
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._handle_signals, nursery.cancel_scope)
+        async with trio.open_nursery() as answering:
             if self.settings.dns.listen:
-                bound = await nursery.start(self.resolver.serve)
+                bound = await answering.start(self.resolver.serve)
                 self._bound += [f"dns/{b.transport} {b.address}:{b.port}" for b in bound]
             self._dns_ready = True
-            app = build_app(self, self.metrics, self._gate, self.settings.checks)
-            nursery.start_soon(self._follow)
-            nursery.start_soon(self.announcer.run)
-            for where in await nursery.start(
-                serve_http, app, self.settings.http.listen, self._socket
-            ):
-                self._bound.append(where)
+            answering.start_soon(self._follow)
+            async with trio.open_nursery() as announcing:
+                announcing.start_soon(self.announcer.run)
+                await self._face_people()
+                announcing.cancel_scope.cancel()
+            answering.cancel_scope.cancel()
+        log.info("discod stopped")
+
+    async def _face_people(self) -> None:
+        """Serve the API, until a signal says stop."""
+        http = self.settings.http
+        app = build_app(self, self.metrics, self._gate, self.settings.checks)
+        async with trio.open_nursery() as facing:
+            await facing.start(self._handle_signals, facing.cancel_scope)
+            self._bound += await facing.start(serve_http, app, http.listen, self._socket)
             log.info(
                 "discod runs",
                 extra=fields(
@@ -145,9 +154,8 @@ class Daemon:
                 ),
             )
             self._notifier.ready(f"host {self.host}, store {self._store.kind}")
-            nursery.start_soon(self._tick)
-            nursery.start_soon(self._greet)
-        log.info("discod stopped")
+            facing.start_soon(self._tick)
+            facing.start_soon(self._greet)
 
     async def _follow(self) -> None:
         await follow(self._store, self._keys.prefixes, self, rng=self._rng)
