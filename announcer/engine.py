@@ -195,6 +195,7 @@ class Engine:
     def _lend(self, work: Callable[[docker.APIClient], T]) -> T:
         """Do `work` with a client of its own, in a thread."""
         with self._mapped():
+            self._try_socket()
             try:
                 client = self._idle.pop()
             except IndexError:
@@ -213,11 +214,6 @@ class Engine:
 
     def _client(self) -> docker.APIClient:
         """A new client; blocks, for the first one has to ask for the engine's version."""
-        if self.socket_path:
-            # The SDK leaves the socket of a failed connection to the garbage collector.
-            with socket.socket(socket.AF_UNIX) as trial:
-                trial.settimeout(self._timeout)
-                trial.connect(self.socket_path)
         if not self._version:
             oldest = docker.constants.MINIMUM_DOCKER_API_VERSION
             first = self._bare_client(oldest)
@@ -226,6 +222,13 @@ class Engine:
             finally:
                 first.close()
         return self._bare_client(self._version)
+
+    def _try_socket(self) -> None:
+        """Fail before the SDK does, which leaves the socket of a failed connection open."""
+        if self.socket_path:
+            with socket.socket(socket.AF_UNIX) as trial:
+                trial.settimeout(self._timeout)
+                trial.connect(self.socket_path)
 
     def _bare_client(self, version: str) -> docker.APIClient:
         client = docker.APIClient(self.url, version=version, timeout=self._timeout)
@@ -263,6 +266,7 @@ class Engine:
     def _read_events(self, stream: EventStream) -> None:
         try:
             with self._mapped():
+                self._try_socket()
                 client = self._client()
                 try:
                     self._read_stream(client, stream)

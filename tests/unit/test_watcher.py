@@ -1,13 +1,13 @@
 """The watcher against a scripted engine: orders of events that a real one shows only by chance.
 
-What a real engine does is tested in `tests/lab`; here each test puts two things in an order that
-would need luck there.
+That the scripted engine is like a real one is tested in `tests/conformance/test_engine.py`; here
+each test puts two things in an order that would need luck with a real one.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address
@@ -18,18 +18,17 @@ import trio
 import trio.testing
 
 from announcer.container import Attachment, Container, Status
-from announcer.errors import EngineUnavailable
 from announcer.events import EngineEvent, Resync
 from announcer.ledger import Ledger
 from announcer.offer import Scope
 from announcer.publish import Publisher
 from announcer.roster import Roster
-from announcer.summary import Summary
 from announcer.watcher import Watcher
 from discod.metrics import Metrics
 from discod.model.endpoint import EndpointId, Reason, Withdrawal
 from discod.model.schema import Keyspace
 from discod.model.settings import AnnounceSettings, CheckSettings
+from tests.fake_engine import FakeEngine
 
 KEYS = Keyspace()
 STARTED = 1000.0
@@ -52,52 +51,6 @@ def box(n: int = 1, **changes: Any) -> Container:
 
 def event(action: str, n: int = 1, *, kind: Any = "container", **more: Any) -> EngineEvent:
     return EngineEvent(kind, action, f"{n:064x}", **{"time": STARTED + 5, **more})
-
-
-class Engine:
-    """An engine of containers in a dict; events are whatever the test sends."""
-
-    def __init__(self) -> None:
-        self.containers: dict[str, Container] = {}
-        self.inspected: list[str] = []
-        self.send, self._receive = trio.open_memory_channel[EngineEvent | Resync](1000)
-        self.away = False
-        self.gate: Callable[[], Any] | None = None
-
-    def put(self, container: Container) -> None:
-        self.containers[container.id] = container
-
-    async def ping(self) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.away:
-            raise EngineUnavailable("away")
-
-    async def summaries(self) -> Mapping[str, Summary]:
-        await self.ping()
-        return {c.id: Summary(c.id, repr(c)) for c in self.containers.values()}
-
-    async def inspect(self, id_: str) -> Container | None:
-        self.inspected.append(id_)
-        answer = self.containers.get(id_)  # as of the request: an answer can be late
-        await self.ping()
-        if self.gate is not None:
-            await self.gate()
-        return answer
-
-    @asynccontextmanager
-    async def events(self) -> AsyncIterator[AsyncIterator[EngineEvent | Resync]]:
-        async def stream() -> AsyncIterator[EngineEvent | Resync]:
-            while True:
-                item = await self._receive.receive()
-                if self.away:
-                    raise EngineUnavailable("stream ended")
-                yield item
-
-        generator = stream()
-        try:
-            yield generator
-        finally:
-            await generator.aclose()  # type: ignore[attr-defined]
 
 
 class Pids:
@@ -142,7 +95,7 @@ class Rig:
     """A watcher on a scripted engine."""
 
     def __init__(self, **announce: Any) -> None:
-        self.engine = Engine()
+        self.engine = FakeEngine()
         self.pids = Pids()
         self.local = Local()
         self.listed = 0
