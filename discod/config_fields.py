@@ -191,6 +191,7 @@ ANNOUNCE = Section(
         Field("stop_grace", duration(1, 86400)),
         Field("resync", duration(0.1, 3600)),
         Field("withdrawal_ttl", duration(10, 86400)),
+        Field("hint_port", integer(0, 65535)),
     ),
 )
 

@@ -23,6 +23,7 @@ from announcer.offer import Scope
 from discod import __version__
 from discod.banner import banner
 from discod.config import ConfigError, load_config
+from discod.hints import Hints, settings_for
 from discod.http import build_app
 from discod.http_server import serve_http
 from discod.identity import host_addresses, host_name
@@ -87,12 +88,21 @@ class Daemon:
         self.keeper = Keeper(
             self._keys, wall=time.time, monotonic=time.monotonic, metrics=self.metrics
         )
+        hints = settings_for(
+            self.host,
+            settings.dns.domain,
+            self._addresses,
+            settings.announce.hint_port,
+            store.kind,
+        )
+        self._hints = Hints(self.keeper, hints, self.metrics) if hints else None
+        self._hint_port = self._hints.bind() if self._hints else 0
         self.announcer = Announcer(
             store,
             settings.store,
             self._keys,
             self._scope(settings),
-            self.keeper,
+            self._hints or self.keeper,
             self.metrics,
             lease_file=None if store.kind == "memory" else runtime / "lease.json",
             rng=rng,
@@ -130,6 +140,8 @@ class Daemon:
                 self._bound += [f"dns/{b.transport} {b.address}:{b.port}" for b in bound]
             self._dns_ready = True
             answering.start_soon(self._follow)
+            if self._hints is not None:
+                answering.start_soon(self._hints.run)
             async with trio.open_nursery() as announcing:
                 announcing.start_soon(self.announcer.run)
                 await self._face_people()
@@ -252,6 +264,11 @@ class Daemon:
                 ("store", self.settings.store, settings.store),
                 ("http", self.settings.http, settings.http),
                 ("announce.docker", self.settings.announce.docker, settings.announce.docker),
+                (
+                    "announce.hint_port",
+                    self.settings.announce.hint_port,
+                    settings.announce.hint_port,
+                ),
                 ("dns.listen", self.settings.dns.listen, settings.dns.listen),
                 ("dns.domain", self.settings.dns.domain, settings.dns.domain),
             )
@@ -273,6 +290,8 @@ class Daemon:
             machine=self._memory.machine,
             started=self._started,
             drained=self._memory.drained,
+            hint_port=self._hint_port,
+            hint_key=self._hints.key if self._hints and self._hint_port else "",
         )
 
     def _announce_host(self) -> None:

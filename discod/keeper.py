@@ -17,6 +17,7 @@ from discod.log import fields
 from discod.metrics import Metrics
 from discod.model.catalog import Catalog, CatalogState, Change
 from discod.model.endpoint import EndpointId, Withdrawal
+from discod.model.hint import Down
 from discod.model.schema import Keyspace
 from discod.store.base import Delta, KeyValue, Snapshot, StoreError
 
@@ -111,6 +112,20 @@ class Keeper:
     def unsuppress(self, ids: Iterable[EndpointId]) -> None:
         """Take `suppress` back."""
         self._tell(self._state.unsuppress(ids, self._wall()))
+
+    # Other hosts' word, sooner than the store's ------------------------------------------------
+
+    def hint(self, host: str, down: Iterable[Down]) -> None:
+        """Take endpoints out that their own host says have ended."""
+        self._tell(self._state.hint(down, host, self._wall()))
+
+    def unhint(self, ids: Iterable[EndpointId]) -> None:
+        """Forget hints."""
+        self._tell(self._state.unhint(ids, self._wall()))
+
+    def unconfirmed(self, id_: EndpointId) -> bool:
+        """Whether an endpoint was suppressed, and the store has not said so yet."""
+        return self._state.unconfirmed(id_)
 
     # Readers ------------------------------------------------------------------------------------
 

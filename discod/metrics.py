@@ -91,6 +91,16 @@ class Metrics:
             "discod_docker_resyncs", "Full comparisons with the engine's list.", registry=r
         )
 
+        self.hints_sent = Counter(
+            "discod_hints_sent", "Hints of ends sent to other hosts, datagrams.", registry=r
+        )
+        self.hints_received = Counter(
+            "discod_hints_received",
+            "Hints of ends from other hosts, datagrams.",
+            ["result"],
+            registry=r,
+        )
+
         self.dns_requests = Counter(
             "discod_dns_requests", "Queries.", ["zone", "proto", "type"], registry=r
         )

@@ -25,6 +25,7 @@ from discod.model.endpoint import (
     Refusal,
     Withdrawal,
 )
+from discod.model.hint import Down
 from discod.model.schema import HostKey, Keyspace, RecordError, RecordKey, RefusedKey, WithdrawnKey
 
 LOSSES_KEPT = 4096
@@ -107,6 +108,7 @@ class CatalogState:
         self._keys = keyspace
         self._records: dict[str, Endpoint] = {}  # raw key -> endpoint, suppressed ones included
         self._suppressed: dict[EndpointId, Withdrawal] = {}
+        self._hinted: dict[EndpointId, Withdrawal] = {}
         self._services: dict[str, Mapping[str, Endpoint]] = {}
         self._withdrawn: dict[EndpointId, Withdrawal] = {}
         self._lost: dict[EndpointId, Loss] = {}
@@ -167,8 +169,40 @@ class CatalogState:
                 endpoint = self._records.get(self._keys.record(id_))
                 if endpoint is not None:
                     self._touch(id_)
-                    self._add_up(endpoint)
+                    self._show(endpoint)
         return self._publish(self.catalog.revision, now)
+
+    def hint(self, hints: Iterable[Down], host: str, now: float) -> Change:
+        """Take endpoints out for what their own host says, sooner than the store can.
+
+        A hint is about one version of a record: one that is newer, or of another host, is not
+        touched, and the next version ends the hint. So an old or repeated hint does no harm.
+        """
+        for down in hints:
+            record = self._records.get(self._keys.record(down.id))
+            if record is None or record.host != host or record.revision > down.revision:
+                continue
+            self._hinted[down.id] = Withdrawal(record, down.reason, down.detail, down.at)
+            self._touch(down.id)
+            self._remove_up(down.id)
+        return self._publish(self.catalog.revision, now)
+
+    def unhint(self, ids: Iterable[EndpointId], now: float) -> Change:
+        """Forget hints: their host took them back, or the store did not confirm them in time."""
+        for id_ in ids:
+            record = self._records.get(self._keys.record(id_))
+            if self._hinted.pop(id_, None) is not None and record is not None:
+                self._touch(id_)
+                self._show(record)
+        return self._publish(self.catalog.revision, now)
+
+    def unconfirmed(self, id_: EndpointId) -> bool:
+        """Whether an endpoint is suppressed, and the store has not said so yet."""
+        return id_ in self._suppressed
+
+    def _show(self, endpoint: Endpoint) -> None:
+        if endpoint.id not in self._suppressed and endpoint.id not in self._hinted:
+            self._add_up(endpoint)
 
     def _forget(self, key: str, changed: int) -> None:
         """What cannot be read counts as absent: the outcome depends on the present value only."""
@@ -227,8 +261,10 @@ class CatalogState:
         self._touch(endpoint.id)
         self._records[key] = endpoint
         self._lost.pop(endpoint.id, None)
-        if endpoint.id not in self._suppressed:
-            self._add_up(endpoint)
+        hinted = self._hinted.get(endpoint.id)
+        if hinted is not None and endpoint.revision > hinted.endpoint.revision:
+            del self._hinted[endpoint.id]
+        self._show(endpoint)
 
     def _drop_record(self, key: str) -> None:
         endpoint = self._records.pop(key, None)
@@ -236,6 +272,7 @@ class CatalogState:
             self._touch(endpoint.id)
             self._remove_up(endpoint.id)
             self._suppressed.pop(endpoint.id, None)
+            self._hinted.pop(endpoint.id, None)
 
     def _touch(self, id_: EndpointId) -> None:
         if id_ not in self._touched:
@@ -266,7 +303,7 @@ class CatalogState:
             self._lost.pop(next(iter(self._lost)))
         change = Change(frozenset(services), self._hosts_touched, tuple(self._entries))
         self._touched, self._entries, self._hosts_touched = {}, [], False
-        withdrawn = {**self._withdrawn, **self._suppressed}
+        withdrawn = {**self._withdrawn, **self._hinted, **self._suppressed}
         self.catalog = Catalog(
             domain=self._keys.domain,
             revision=revision,
@@ -289,7 +326,7 @@ class CatalogState:
     ) -> Entry:
         if after is not None:
             return Entry(What.CHANGED if before else What.ANNOUNCED, revision, endpoint=after)
-        said = self._suppressed.get(id_) or self._withdrawn.get(id_)
+        said = self._suppressed.get(id_) or self._hinted.get(id_) or self._withdrawn.get(id_)
         if said is None:
             assert before is not None
             self._lost[id_] = Loss(before, revision, now)

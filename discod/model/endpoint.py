@@ -139,6 +139,10 @@ class Host:
     started: float = 0.0
     drained: float | None = None
     """Since when the host is drained, Unix seconds; None when it is not."""
+    hint_port: int = 0
+    """UDP port at its first address that takes hints (`discod.model.hint`); 0: it takes none."""
+    hint_key: str = field(default="", repr=False)
+    """What its own hints are signed with, 64 hexadecimal digits; new at each start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,6 +268,7 @@ def encode_host(host: Host) -> bytes:
             "machine": host.machine,
             "started": host.started,
             "drained": host.drained,
+            "hints": {"port": host.hint_port, "key": host.hint_key},
         }
     )
 
@@ -279,6 +280,7 @@ def decode_host(key: str, name: str, value: bytes) -> Host:
         RecordError: the value is not what `encode_host` writes.
     """
     fields = Fields.load(key, value)
+    hints = fields.sub("hints")
     return Host(
         name=name,
         addresses=tuple(ip_address(text) for text in fields.texts("addresses", is_address)),
@@ -286,6 +288,8 @@ def decode_host(key: str, name: str, value: bytes) -> Host:
         machine=fields.text("machine", ""),
         started=fields.number("started"),
         drained=fields.number("drained") if fields.values.get("drained") is not None else None,
+        hint_port=hints.integer("port", 0, 65535, 0) if hints else 0,
+        hint_key=hints.text("key", "") if hints else "",
     )
 
 

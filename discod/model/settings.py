@@ -114,6 +114,9 @@ class AnnounceSettings:
     """Period of the full comparison with the engine's list."""
     withdrawal_ttl: float = 1200.0
     """How long a withdrawal is kept at most; at least half of it."""
+    hint_port: int = 9354
+    """UDP port at the host's first address, where other hosts tell of ends before etcd does; 0: no
+    hints are sent or taken."""
 
 
 @dataclass(frozen=True, slots=True)

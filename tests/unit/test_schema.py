@@ -87,6 +87,8 @@ HOSTS = st.builds(
     machine=TEXTS,
     started=TIMES,
     drained=st.none() | TIMES,
+    hint_port=st.integers(0, 65535),
+    hint_key=st.sampled_from(["", "ab" * 32]),
 )
 WITHDRAWALS = st.builds(
     Withdrawal, endpoint=ENDPOINTS, reason=st.sampled_from(Reason), detail=TEXTS, at=TIMES
@@ -153,7 +155,7 @@ def test_no_port_is_an_absent_field() -> None:
 def test_the_other_values_to_the_byte() -> None:
     assert schema.encode_host(Host("alpha", (ip_address("192.0.2.1"),), "0.1.0", "id", 1.5)) == (
         b'{"v":1,"addresses":["192.0.2.1"],"version":"0.1.0","machine":"id","started":1.5,'
-        b'"drained":null}'
+        b'"drained":null,"hints":{"port":0,"key":""}}'
     )
     refusal = Refusal("alpha", "c" * 64, "bad", (Fault("label", "*", "a name"),), 2.0)
     assert (

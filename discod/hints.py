@@ -1,0 +1,208 @@
+"""Tells the other hosts of ends at once, and hears theirs: one UDP datagram instead of a consensus.
+
+Rule: stands between the roster and the keeper, and adds speed only. Whatever happens to a datagram,
+the store says the same a few milliseconds later, and the store's word is final. See
+`discod.model.hint` for why a wrong, late or forged one does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import trio
+
+from discod.keeper import Keeper
+from discod.log import fields
+from discod.metrics import Metrics
+from discod.model.endpoint import Address, EndpointId, Withdrawal
+from discod.model.hint import HOLD, REPEAT, SIZE_MAX, Down, Hint, HintError, decode, encode
+
+log = logging.getLogger(__name__)
+
+BATCH = 64
+"""Datagrams taken before other tasks get their turn."""
+REPEATED_MAX = 1024
+"""Endpoints that are told of again in one round while the store is away; more wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HintSettings:
+    """Where hints are taken."""
+
+    host: str
+    domain: str
+    address: Address
+    port: int
+
+
+class Hints:
+    """Sends and takes hints; to the roster it is the local Catalog (`LocalCatalog`)."""
+
+    def __init__(self, keeper: Keeper, settings: HintSettings, metrics: Metrics) -> None:
+        self._keeper = keeper
+        self._settings = settings
+        self._metrics = metrics
+        self._key = secrets.token_bytes(32)
+        self._socket: socket.socket | None = None
+        self._said: dict[EndpointId, Down] = {}
+        self._held: dict[EndpointId, float] = {}  # hints of others -> until when, trio's clock
+        self._expiry_wanted = trio.Event()
+
+    def bind(self) -> int:
+        """Take the port; 0, and a line in the log, when it cannot be had: then without hints."""
+        at = self._settings
+        family = socket.AF_INET6 if at.address.version == 6 else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            sock.bind((str(at.address), at.port))
+        except OSError as error:
+            sock.close()
+            log.error(
+                "no hints: other hosts learn of ends from the store alone",
+                extra=fields(address=at.address, port=at.port, error=error.strerror),
+            )
+            return 0
+        self._socket = sock
+        return int(sock.getsockname()[1])
+
+    @property
+    def key(self) -> str:
+        """What this host's hints are signed with, for its own record."""
+        return self._key.hex()
+
+    # Out ----------------------------------------------------------------------------------------
+
+    def suppress(self, withdrawals: Iterable[Withdrawal]) -> None:
+        """Take endpoints of this host out here, and tell the others."""
+        said = tuple(withdrawals)
+        down = []
+        for one in said:
+            stored = self._keeper.catalog.endpoint(one.endpoint.id)
+            if stored is not None:  # else no other host has it either
+                id_ = one.endpoint.id
+                down.append(Down(id_, stored.revision, one.reason, one.detail, one.at))
+        if down:
+            self._said.update({one.id: one for one in down})
+            self._send(Hint(self._settings.host, down=tuple(down)))
+        self._keeper.suppress(said)
+
+    def unsuppress(self, ids: Iterable[EndpointId]) -> None:
+        """Take `suppress` back, and what the others were told."""
+        back = tuple(ids)
+        self._keeper.unsuppress(back)
+        told = tuple(id_ for id_ in back if self._said.pop(id_, None) is not None)
+        if told:
+            self._send(Hint(self._settings.host, back=told))
+
+    def _send(self, hint: Hint) -> None:
+        if self._socket is None:
+            return
+        packets = list(encode(hint, self._settings.domain, self._key))
+        for host in self._keeper.catalog.hosts.values():
+            if host.name == self._settings.host or not host.hint_port or not host.addresses:
+                continue
+            address = host.addresses[0]
+            if address.version != self._settings.address.version:
+                continue
+            for packet in packets:
+                try:
+                    self._socket.sendto(packet, (str(address), host.hint_port))
+                    self._metrics.hints_sent.inc()
+                except OSError as error:  # no route, a full buffer: the store will say it
+                    log.debug("hint not sent", extra=fields(host=host.name, error=error))
+
+    # Tasks --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Receive, repeat and let go, until cancelled."""
+        if self._socket is None:
+            return
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._receive, self._socket)
+                nursery.start_soon(self._repeat)
+                nursery.start_soon(self._let_go)
+        finally:
+            self._socket.close()
+            self._socket = None
+
+    async def _receive(self, sock: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            for _ in range(BATCH):
+                try:
+                    packet = sock.recv(SIZE_MAX + 1)
+                except BlockingIOError:
+                    break
+                except OSError as error:  # an ICMP error of an earlier send; the socket is sound
+                    log.debug("receive failed", extra=fields(error=error))
+                    break
+                self._take(packet)
+
+    def _take(self, packet: bytes) -> None:
+        try:
+            hint = decode(packet, self._settings.domain, self._key_of)
+        except HintError as error:
+            self._metrics.hints_received.labels("refused").inc()
+            log.debug("hint refused", extra=fields(error=error))
+            return
+        self._metrics.hints_received.labels("taken").inc()
+        until = trio.current_time() + HOLD
+        for down in hint.down:
+            self._held[down.id] = until
+        self._keeper.hint(hint.host, hint.down)
+        for id_ in hint.back:
+            self._held.pop(id_, None)
+        if hint.back:
+            owned = [id_ for id_ in hint.back if self._owner(id_) == hint.host]
+            self._keeper.unhint(owned)
+        self._expiry_wanted.set()
+
+    def _owner(self, id_: EndpointId) -> str:
+        said = self._keeper.catalog.withdrawn.get(id_)
+        return said.endpoint.host if said is not None else ""
+
+    def _key_of(self, host: str) -> bytes | None:
+        record = self._keeper.catalog.hosts.get(host)
+        if record is None or host == self._settings.host:
+            return None
+        try:
+            return bytes.fromhex(record.hint_key)
+        except ValueError:
+            return None
+
+    async def _repeat(self) -> None:
+        """Tell again what the store has not confirmed: it may be away, for a while."""
+        while True:
+            await trio.sleep(REPEAT)
+            self._said = {i: d for i, d in self._said.items() if self._keeper.unconfirmed(i)}
+            again = tuple(self._said.values())[:REPEATED_MAX]
+            if again:
+                self._send(Hint(self._settings.host, down=again))
+
+    async def _let_go(self) -> None:
+        """Forget the hints that neither the store nor their sender stands by any more."""
+        while True:
+            await self._expiry_wanted.wait()
+            self._expiry_wanted = trio.Event()
+            while self._held:
+                await trio.sleep_until(min(self._held.values()))
+                now = trio.current_time()
+                over = [id_ for id_, until in self._held.items() if until <= now]
+                for id_ in over:
+                    del self._held[id_]
+                self._keeper.unhint(over)
+
+
+def settings_for(
+    host: str, domain: str, addresses: tuple[Address, ...], port: int, store: str
+) -> HintSettings | None:
+    """Where this host takes hints; None where it takes none: switched off, or alone."""
+    if not port or store == "memory" or not addresses:
+        return None
+    return HintSettings(host, domain, addresses[0], port)

@@ -1,0 +1,390 @@
+"""Hints: the codec, what a Catalog makes of them, and the exchange between hosts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from discod.hints import Hints, HintSettings, settings_for
+from discod.keeper import Keeper
+from discod.metrics import Metrics
+from discod.model.catalog import CatalogState, What
+from discod.model.endpoint import Endpoint, EndpointId, Host, Producer, Reason, Withdrawal
+from discod.model.hint import HOLD, SIZE_MAX, Down, Hint, HintError, decode, encode
+from discod.model.schema import Keyspace, encode_endpoint, encode_host, encode_withdrawal
+from discod.store.base import Delta, KeyValue, Removed, Snapshot
+
+KEYS = Keyspace()
+DOMAIN = KEYS.domain
+KEY = bytes(range(32))
+LOCALHOST = ip_address("127.0.0.1")
+
+
+def endpoint(n: int = 1, host: str = "a") -> Endpoint:
+    return Endpoint(
+        "web",
+        f"{host}-{n}",
+        ip_address(f"10.0.0.{n}"),
+        80,
+        port_name="80",
+        host=host,
+        producer=Producer.DOCKER,
+    )
+
+
+def down(n: int = 1, revision: int = 5, host: str = "a") -> Down:
+    return Down(endpoint(n, host).id, revision, Reason.CRASHED, "exit status 1", 1000.0)
+
+
+def record(n: int, revision: int, host: str = "a") -> KeyValue:
+    one = endpoint(n, host)
+    return KeyValue(KEYS.record(one.id), encode_endpoint(one), revision)
+
+
+# The codec ------------------------------------------------------------------------------------
+
+LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
+DOWN = st.builds(
+    Down,
+    st.builds(EndpointId, LABEL, LABEL),
+    st.integers(0, 2**63 - 1),
+    st.sampled_from(Reason),
+    st.text(max_size=120),
+    st.floats(0, 1e10),
+)
+HINT = st.builds(
+    Hint,
+    LABEL,
+    st.lists(DOWN, max_size=40).map(tuple),
+    st.lists(st.builds(EndpointId, LABEL, LABEL), max_size=40).map(tuple),
+)
+
+
+@given(HINT)
+@settings(deadline=None)
+def test_what_is_sent_is_what_is_read(hint: Hint) -> None:
+    packets = list(encode(hint, DOMAIN, KEY))
+    assert all(len(packet) <= SIZE_MAX for packet in packets)
+    read = [decode(packet, DOMAIN, lambda _: KEY) for packet in packets]
+    assert {part.host for part in read} <= {hint.host}
+    assert tuple(one for part in read for one in part.down) == hint.down
+    assert tuple(id_ for part in read for id_ in part.back) == hint.back
+
+
+def test_nothing_to_say_is_no_datagram() -> None:
+    assert list(encode(Hint("a"), DOMAIN, KEY)) == []
+
+
+[PACKET] = encode(Hint("a", (down(),), (EndpointId("web", "a-2"),)), DOMAIN, KEY)
+
+
+@given(st.integers(0, len(PACKET) - 1), st.integers(1, 255))
+@settings(deadline=None)
+def test_one_octet_changed_is_refused(place: int, by: int) -> None:
+    wrong = bytearray(PACKET)
+    wrong[place] ^= by
+    with pytest.raises(HintError):
+        decode(bytes(wrong), DOMAIN, lambda host: KEY if host == "a" else None)
+
+
+@given(st.binary(max_size=200))
+@settings(deadline=None)
+def test_anything_else_is_refused(data: bytes) -> None:
+    for packet in (data, b"dsc1" + data, PACKET[: len(data)], PACKET + data + b"x"):
+        with pytest.raises(HintError):
+            decode(packet, DOMAIN, lambda _: KEY)
+
+
+def test_other_keys_domains_and_strangers_are_refused() -> None:
+    with pytest.raises(HintError, match="not signed"):
+        decode(PACKET, DOMAIN, lambda _: bytes(32))
+    with pytest.raises(HintError, match="not signed"):
+        decode(PACKET, "other.internal", lambda _: KEY)
+    keys: dict[str, bytes | None] = {"a": None}
+    for known in (keys, {"a": b""}):
+        with pytest.raises(HintError, match="not known"):
+            decode(PACKET, DOMAIN, known.get)
+
+
+# In the Catalog -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state() -> CatalogState:
+    state = CatalogState(KEYS)
+    records = [record(1, 5), record(2, 6), record(3, 7, host="b")]
+    state.reset([(r.key, r.value, r.revision) for r in records], 7, 1.0)
+    return state
+
+
+def names(state: CatalogState) -> set[str]:
+    return set(state.catalog.services.get("web", {}))
+
+
+def put(one: KeyValue) -> tuple[str, bytes, int]:
+    return one.key, one.value, one.revision
+
+
+def test_a_hint_takes_out_at_once_with_its_reason(state: CatalogState) -> None:
+    change = state.hint([down(1)], "a", 2.0)
+    assert [(e.what, e.reason) for e in change.entries] == [(What.WITHDRAWN, Reason.CRASHED)]
+    assert names(state) == {"a-2", "b-3"}
+    assert state.catalog.withdrawn[endpoint(1).id].detail == "exit status 1"
+
+
+def test_the_stores_own_word_ends_it_without_news(state: CatalogState) -> None:
+    state.hint([down(1)], "a", 2.0)
+    said = Withdrawal(endpoint(1), Reason.CRASHED, "exit status 1", 1000.0)
+    withdrawn = (KEYS.withdrawn("a", endpoint(1).id), encode_withdrawal(said), 8)
+    change = state.apply([withdrawn, (record(1, 5).key, None, 8)], 8, 3.0)
+    assert change.entries == ()
+    assert not state.catalog.lost
+    state.apply([put(record(1, 9))], 9, 4.0)
+    assert "a-1" in names(state)
+
+
+def test_the_same_version_once_more_stays_out_and_the_next_one_is_in(state: CatalogState) -> None:
+    state.hint([down(1)], "a", 2.0)
+    state.reset([put(record(1, 5)), put(record(2, 6)), put(record(3, 7, "b"))], 8, 3.0)
+    assert "a-1" not in names(state)
+    state.apply([put(record(1, 9))], 9, 4.0)
+    assert "a-1" in names(state)
+
+
+@pytest.mark.parametrize(
+    ("hint", "host"),
+    [
+        (down(1, revision=4), "a"),  # replayed: an earlier version is meant
+        (down(1), "b"),  # not its owner
+        (down(3, host="b"), "a"),
+        (down(9), "a"),  # no such record
+    ],
+)
+def test_what_is_not_to_be_believed(state: CatalogState, hint: Down, host: str) -> None:
+    assert state.hint([hint], host, 2.0).entries == ()
+    assert names(state) == {"a-1", "a-2", "b-3"}
+
+
+def test_a_hint_taken_back(state: CatalogState) -> None:
+    state.hint([down(1)], "a", 2.0)
+    assert [e.what for e in state.unhint([endpoint(1).id], 3.0).entries] == [What.ANNOUNCED]
+    assert state.unhint([endpoint(1).id], 3.0).entries == ()
+    assert names(state) == {"a-1", "a-2", "b-3"}
+
+
+STEP = st.tuples(
+    st.sampled_from(["hint", "unhint", "put", "delete", "suppress", "unsuppress"]),
+    st.sampled_from([1, 2]),
+)
+
+
+@given(st.lists(STEP, max_size=20))
+@settings(deadline=None)
+def test_every_hint_ends(steps: list[tuple[str, int]]) -> None:
+    """Whatever came before: once hints and suppressions are over, what is stored is up."""
+    state, revision = CatalogState(KEYS), 10
+    stored: set[int] = set()
+    for what, n in steps:
+        revision += 1
+        id_ = endpoint(n).id
+        match what:
+            case "hint":
+                state.hint([down(n, revision)], "a", 1.0)
+                assert f"a-{n}" not in names(state)
+            case "unhint":
+                state.unhint([id_], 1.0)
+            case "put":
+                state.apply([put(record(n, revision))], revision, 1.0)
+                stored.add(n)
+            case "delete":
+                state.apply([(record(n, 0).key, None, revision)], revision, 1.0)
+                stored.discard(n)
+            case "suppress":
+                said = Withdrawal(endpoint(n), Reason.CRASHED, "", 1.0)
+                state.suppress([said], 1.0)
+                assert f"a-{n}" not in names(state)
+            case _:
+                state.unsuppress([id_], 1.0)
+    ids = [endpoint(n).id for n in (1, 2)]
+    state.unhint(ids, 1.0)
+    state.unsuppress(ids, 1.0)
+    assert names(state) == {f"a-{n}" for n in stored}
+
+
+# Between hosts --------------------------------------------------------------------------------
+
+
+class Pair:
+    """Two daemons' keepers and hints over loopback, with a store that the test plays."""
+
+    def __init__(self) -> None:
+        self.metrics = [Metrics(), Metrics()]
+        self.keepers = [
+            Keeper(KEYS, wall=lambda: 1000.0, monotonic=lambda: 0.0, metrics=metrics)
+            for metrics in self.metrics
+        ]
+        self.hints = [
+            Hints(keeper, HintSettings(host, DOMAIN, LOCALHOST, 0), metrics)
+            for host, keeper, metrics in zip("ab", self.keepers, self.metrics, strict=True)
+        ]
+        self.ports = [hints.bind() for hints in self.hints]
+        hosts = [
+            Host(host, (LOCALHOST,), hint_port=port, hint_key=hints.key)
+            for host, port, hints in zip("ab", self.ports, self.hints, strict=True)
+        ]
+        items = [KeyValue(KEYS.host(h.name), encode_host(h), 2) for h in hosts]
+        for keeper in self.keepers:
+            keeper.snapshot(Snapshot(6, (record(1, 5), record(2, 6), *items)))
+
+    def up(self, which: int) -> set[str]:
+        return set(self.keepers[which].catalog.services.get("web", {}))
+
+    async def until(self, which: int, expected: set[str]) -> None:
+        with trio.fail_after(5):
+            while self.up(which) != expected:
+                await trio.testing.wait_all_tasks_blocked(0.005)
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[Pair]:
+    made = Pair()
+    async with trio.open_nursery() as nursery:
+        for hints in made.hints:
+            nursery.start_soon(hints.run)
+        await trio.testing.wait_all_tasks_blocked()
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+CRASH = Withdrawal(endpoint(1), Reason.CRASHED, "exit status 1", 1000.0)
+
+
+async def test_the_other_host_hears_at_once_and_keeps_the_stores_word() -> None:
+    async with pair() as two:
+        two.hints[0].suppress([CRASH])
+        assert two.up(0) == {"a-2"}
+        await two.until(1, {"a-2"})
+        assert two.keepers[1].catalog.withdrawn[CRASH.endpoint.id].reason is Reason.CRASHED
+        for keeper in two.keepers:
+            keeper.delta(Delta(8, (Removed(record(1, 5).key, 8),)))
+        assert two.up(1) == {"a-2"}
+
+
+async def test_a_hint_taken_back_is_heard_too() -> None:
+    async with pair() as two:
+        two.hints[0].suppress([CRASH])
+        await two.until(1, {"a-2"})
+        two.hints[0].unsuppress([CRASH.endpoint.id])
+        await two.until(1, {"a-1", "a-2"})
+
+
+async def test_nobody_can_speak_for_another_host() -> None:
+    async with pair() as two:
+        two.hints[1].suppress([CRASH])  # b withdraws what is a's
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert two.up(0) == {"a-1", "a-2"}
+
+
+async def test_garbage_is_counted_and_does_no_harm() -> None:
+    async with pair() as two:
+        with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as sock:
+            rng = random.Random(1)
+            for size in (0, 1, 4, 5, 100, SIZE_MAX, SIZE_MAX + 1, 9000):
+                await sock.sendto(rng.randbytes(size), ("127.0.0.1", two.ports[1]))
+            await sock.sendto(PACKET, ("127.0.0.1", two.ports[1]))  # another key
+        two.hints[0].suppress([CRASH])
+        await two.until(1, {"a-2"})
+        counted = two.metrics[1].registry.get_sample_value
+        assert counted("discod_hints_received_total", {"result": "refused"}) == 9
+
+
+class Deaf(Hints):
+    """Hints whose datagrams go nowhere but into a list."""
+
+    sent: list[Hint]
+
+    def _send(self, hint: Hint) -> None:
+        self.sent.append(hint)
+
+
+@pytest.fixture
+def deaf() -> Iterator[tuple[Keeper, Deaf]]:
+    keeper = Keeper(KEYS, wall=lambda: 1000.0, monotonic=lambda: 0.0, metrics=Metrics())
+    hints = Deaf(keeper, HintSettings("a", DOMAIN, LOCALHOST, 0), Metrics())
+    hints.sent = []
+    hints.bind()
+    peer = Host("b", (LOCALHOST,), hint_port=1, hint_key=KEY.hex())
+    keeper.snapshot(
+        Snapshot(
+            9,
+            (record(1, 5), record(3, 7, "b"), KeyValue(KEYS.host("b"), encode_host(peer), 8)),
+        )
+    )
+    yield keeper, hints
+    if hints._socket is not None:
+        hints._socket.close()
+
+
+async def test_what_the_store_does_not_confirm_is_repeated(
+    deaf: tuple[Keeper, Deaf], autojump_clock: trio.testing.MockClock
+) -> None:
+    keeper, hints = deaf
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hints.run)
+        hints.suppress([CRASH])
+        await trio.sleep(3.5)
+        assert [one.down for one in hints.sent] == [(down(1),)] * 4
+        keeper.delta(Delta(10, (Removed(record(1, 5).key, 10),)))
+        await trio.sleep(10)
+        assert len(hints.sent) == 4
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_hint_that_nobody_stands_by_is_let_go(
+    deaf: tuple[Keeper, Deaf], autojump_clock: trio.testing.MockClock
+) -> None:
+    keeper, hints = deaf
+    [packet] = encode(Hint("b", (down(3, 7, host="b"),)), DOMAIN, KEY)
+
+    def up() -> bool:
+        return keeper.catalog.endpoint(endpoint(3, "b").id) is not None
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hints.run)
+        hints._take(packet)
+        await trio.sleep(HOLD - 0.1)
+        hints._take(packet)  # repeated: it holds on
+        await trio.sleep(HOLD - 0.1)
+        assert not up()
+        await trio.sleep(0.2)
+        assert up()
+        nursery.cancel_scope.cancel()
+
+
+def test_a_port_that_is_taken_costs_only_the_hints(
+    deaf: tuple[Keeper, Deaf], caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper, first = deaf
+    assert first._socket is not None
+    port = first._socket.getsockname()[1]
+    second = Hints(keeper, HintSettings("a", DOMAIN, LOCALHOST, port), Metrics())
+    assert second.bind() == 0
+    assert "no hints" in caplog.text
+    second.suppress([CRASH])  # still the local Catalog
+    assert keeper.catalog.endpoint(CRASH.endpoint.id) is None
+
+
+@pytest.mark.parametrize(
+    ("addresses", "port", "store"),
+    [((LOCALHOST,), 0, "etcd"), ((LOCALHOST,), 9354, "memory"), ((), 9354, "etcd")],
+)
+def test_where_hints_are_off(addresses: tuple[object, ...], port: int, store: str) -> None:
+    assert settings_for("a", DOMAIN, addresses, port, store) is None  # type: ignore[arg-type]
