@@ -84,16 +84,22 @@ def explain(
         notes=tuple(notes),
         looked_at=_looked_at(catalog, producers, host),
         nearest=nearest,
-        answers=_answers(query, catalog, resolve),
+        answers=_answers(query, findings, catalog, resolve),
     )
 
 
 def _answers(
-    query: Query, catalog: Catalog, resolve: Callable[[str], Sequence[str]] | None
+    query: Query,
+    findings: Sequence[Finding],
+    catalog: Catalog,
+    resolve: Callable[[str], Sequence[str]] | None,
 ) -> tuple[str, ...]:
     name = query.dns_name(catalog.domain)
     if resolve is None or not name:
         return ()
+    services = {f.endpoint.service for f in findings if f.endpoint is not None}
+    if query.service and services and query.service not in services:
+        return ()  # a container's name, which nobody would ask the resolver for
     try:
         return tuple(resolve(name))
     except ValueError:  # it cannot be asked over DNS, so there is no answer to show

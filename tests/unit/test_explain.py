@@ -270,3 +270,17 @@ def test_the_revision_is_the_one_of_the_record() -> None:
     services = {"web": {WEB1.instance: one}}
     [finding] = ask(WEB1.instance, catalog=replace(CATALOG, services=services)).findings
     assert finding.revision == 77
+
+
+def test_a_containers_name_is_not_asked_of_the_resolver() -> None:
+    answer = explain(
+        "web-1",
+        catalog=CATALOG,
+        producers=reports(),
+        store=STORE,
+        parts=(),
+        host="alpha",
+        resolve=lambda _: ("NXDOMAIN",),
+    )
+    assert answer.in_dns
+    assert answer.answers == ()
