@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 LIVE = frozenset({Status.RUNNING, Status.PAUSED})
 SIGKILL = 9
+LOOK_AFTER_DEATH = 1.0
+"""Seconds; in case the engine's own event is lost."""
 
 
 def unit_key(container: str) -> str:
@@ -128,7 +130,10 @@ class Watcher:
         async with trio.open_nursery() as self._timers:
             while True:
                 try:
-                    await self._session(backoff)
+                    try:
+                        await self._session(backoff)
+                    finally:
+                        self._nursery = None
                 except* EngineError as group:
                     error = group.exceptions[0]
                     while isinstance(error, BaseExceptionGroup):
@@ -267,8 +272,8 @@ class Watcher:
             return
         tracked.dead_pid = pid
         self._show(tracked.container, tracked)
-        if self._nursery is not None and self.connected:
-            self._ask(id_)
+        if self._timers is not None:
+            self._timers.start_soon(self._look_later, id_)
 
     # Looks --------------------------------------------------------------------------------------
 
@@ -276,6 +281,15 @@ class Watcher:
         """Look at a container soon; one look at a time each, and one more if asked meanwhile."""
         assert self._nursery is not None
         self._nursery.start_soon(self._look, id_)
+
+    async def _look_later(self, id_: str) -> None:
+        """Look at a container that has ended, for its exit status.
+
+        Not at once: the engine learns of an end 20 to 50 ms after the kernel, and tells then.
+        """
+        await trio.sleep(LOOK_AFTER_DEATH)
+        if self._nursery is not None and id_ in self._tracked:
+            self._ask(id_)
 
     async def _look(self, id_: str) -> None:
         if id_ in self._looking:

@@ -86,10 +86,10 @@ class Hints:
             if stored is not None:  # else no other host has it either
                 id_ = one.endpoint.id
                 down.append(Down(id_, stored.revision, one.reason, one.detail, one.at))
+        self._keeper.suppress(said)
         if down:
             self._said.update({one.id: one for one in down})
             self._send(Hint(self._settings.host, down=tuple(down)))
-        self._keeper.suppress(said)
 
     def unsuppress(self, ids: Iterable[EndpointId]) -> None:
         """Take `suppress` back, and what the others were told."""
