@@ -16,6 +16,7 @@ from pathlib import Path
 
 import trio
 
+from announcer.announced import Announced
 from announcer.checker import Checker
 from announcer.engine import Engine
 from announcer.ledger import Ledger
@@ -26,7 +27,8 @@ from announcer.probe import Execute, run_local
 from announcer.publish import Publisher
 from announcer.roster import CheckRun, LocalCatalog, Roster, Unit
 from announcer.static import judge, offers_of
-from announcer.watcher import Watcher, unit_key
+from announcer.tracked import unit_key
+from announcer.watcher import Watcher
 from discod.metrics import Metrics
 from discod.model.endpoint import Producer, Reason
 from discod.model.report import PartReport, ProducerReport
@@ -118,8 +120,8 @@ class Announcer:
             self.roster.put(self._static_unit("static", key, service))
 
     @asynccontextmanager
-    async def announce(self, services: Sequence[ServiceSettings]) -> AsyncIterator[tuple[str, ...]]:
-        """Offer endpoints of a command while the context lasts; yields the roster's keys.
+    async def announce(self, services: Sequence[ServiceSettings]) -> AsyncIterator[Announced]:
+        """Offer endpoints of a command while the context lasts.
 
         Raises:
             ValueError: policy forbids a name, or the same is announced already.
@@ -135,18 +137,13 @@ class Announcer:
                     f"{service.name} port {service.port}/{service.protocol} is announced already"
                 )
             units.append(self._static_unit("command", key, service))
-        keys = tuple(unit.key for unit in units)
+        announced = Announced([unit.key for unit in units], self.roster, self.publisher)
         for unit in units:
             self.roster.put(unit)
         try:
-            yield keys
+            yield announced
         finally:
-            self.leave(keys)
-
-    def leave(self, keys: Sequence[str]) -> None:
-        """Withdraw what a command announced; nothing where that was done before."""
-        for key in keys:
-            self.roster.remove(key, Reason.PRODUCER_LEFT)
+            announced.leave()
 
     def _static_unit(self, kind: str, key: str, service: ServiceSettings) -> Unit:
         producer = Producer.STATIC if kind == "static" else Producer.COMMAND

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import trio
@@ -20,11 +20,12 @@ from announcer.container import Container, Healthcheck, Status
 from announcer.engine import Engine
 from announcer.errors import EngineError
 from announcer.events import EngineEvent, Resync
-from announcer.offer import Offer, Reading, Scope
+from announcer.offer import Scope
 from announcer.pidfd import Pidfds
 from announcer.reading import read
 from announcer.roster import Roster, Unit
 from announcer.summary import Summary
+from announcer.tracked import LIVE, Tracked, basis_of, unit_key
 from announcer.verdict import judge
 from discod.backoff import Backoff
 from discod.log import fields
@@ -33,31 +34,9 @@ from discod.model.endpoint import Reason
 
 log = logging.getLogger(__name__)
 
-LIVE = frozenset({Status.RUNNING, Status.PAUSED})
 SIGKILL = 9
 LOOK_AFTER_DEATH = 1.0
 """Seconds; in case the engine's own event is lost."""
-
-
-def unit_key(container: str) -> str:
-    """The roster's key of a container."""
-    return f"docker:{container}"
-
-
-@dataclass(slots=True)
-class _Tracked:
-    container: Container
-    offers: tuple[Offer, ...] = ()
-    """Of the last time it had addresses: a stopped container has none, and stays visible."""
-    dead_pid: int = 0
-    """The main process that is known to have ended, whatever the engine still says."""
-    stopping: float = 0.0
-    """`Container.started` of the run that got its stop signal; 0: none."""
-    timer: trio.CancelScope | None = None
-    attached: frozenset[str] = field(default_factory=frozenset)
-    basis: tuple[object, ...] = ()
-    """What `reading` was read from."""
-    reading: Reading = field(default_factory=Reading)
 
 
 class Watcher:
@@ -83,7 +62,7 @@ class Watcher:
         self._metrics = metrics
         self._rng = rng
         self._on_listed = on_listed
-        self._tracked: dict[str, _Tracked] = {}
+        self._tracked: dict[str, Tracked] = {}
         self._summaries: dict[str, Summary] = {}
         self._looking: set[str] = set()
         self._again: set[str] = set()
@@ -220,7 +199,7 @@ class Watcher:
             self._take(event, tracked)
         self._ask(event.container)
 
-    def _take(self, event: EngineEvent, tracked: _Tracked) -> None:
+    def _take(self, event: EngineEvent, tracked: Tracked) -> None:
         """Believe what an event says before the look that follows it."""
         container = tracked.container
         match event.action:
@@ -235,7 +214,7 @@ class Watcher:
             case "health_status: healthy":
                 self._show(replace(container, health=Healthcheck.HEALTHY), tracked)
 
-    def _stopping(self, tracked: _Tracked) -> None:
+    def _stopping(self, tracked: Tracked) -> None:
         """The engine sent the stop signal: withdraw now, or after the configured drain."""
         if tracked.stopping == tracked.container.started or self._timers is None:
             return
@@ -246,11 +225,11 @@ class Watcher:
         if not self._scope.announce.drain:
             self._mark_stopping(tracked)
 
-    def _mark_stopping(self, tracked: _Tracked) -> None:
+    def _mark_stopping(self, tracked: Tracked) -> None:
         tracked.stopping = tracked.container.started
         self._show(tracked.container, tracked)
 
-    async def _stop_timer(self, tracked: _Tracked, scope: trio.CancelScope) -> None:
+    async def _stop_timer(self, tracked: Tracked, scope: trio.CancelScope) -> None:
         announce, run = self._scope.announce, tracked.container.started
         with scope:
             if announce.drain:
@@ -313,7 +292,7 @@ class Watcher:
         """Take a container as inspected; True when a process was seen for the first time."""
         tracked = self._tracked.get(container.id)
         if tracked is None:
-            tracked = self._tracked[container.id] = _Tracked(container)
+            tracked = self._tracked[container.id] = Tracked(container)
         fresh = False
         if container.status in LIVE and container.pid:
             known = tracked.dead_pid == container.pid
@@ -345,7 +324,7 @@ class Watcher:
         return True
 
     def _show(
-        self, container: Container, tracked: _Tracked, *, gone: Reason = Reason.UNOFFERED
+        self, container: Container, tracked: Tracked, *, gone: Reason = Reason.UNOFFERED
     ) -> None:
         """Tell the roster how a container stands."""
         tracked.container = container
@@ -356,7 +335,7 @@ class Watcher:
         if container.network_mode.startswith("container:"):
             lender = self._tracked.get(container.network_mode.partition(":")[2])
             borrowed = lender.container if lender else None
-        basis = (*_basis(container), borrowed and _basis(borrowed), self._scope)
+        basis = (*basis_of(container), borrowed and basis_of(borrowed), self._scope)
         if basis != tracked.basis:  # an end changes none of it, and must not wait for it
             tracked.basis = basis
             tracked.reading = read(container, self._scope, borrowed=borrowed)
@@ -394,19 +373,3 @@ class Watcher:
             if tracked.timer is not None:
                 tracked.timer.cancel()
             self._roster.remove(unit_key(id_), Reason.REMOVED)
-
-
-def _basis(container: Container) -> tuple[object, ...]:
-    """All of a container that its reading depends on."""
-    return (
-        container.status in LIVE,
-        container.name,
-        container.image,
-        container.started,
-        container.network_mode,
-        container.attachments,
-        container.published,
-        container.exposed,
-        container.labels,
-        container.env,
-    )

@@ -13,8 +13,8 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import trio
@@ -40,6 +40,7 @@ from discod.notify import Notifier, watchdog_period
 from discod.paths import SOCKET_NAME, runtime_dir, state_dir
 from discod.place import Memory, PlaceError, make_directory, only_one, remember, save
 from discod.readiness import Gate
+from discod.reload import needs_restart
 from discod.store.base import Delta, Snapshot, Store, StoreError, StoreRejected
 from discod.store.follow import follow
 from discod.store.opening import open_store
@@ -262,23 +263,7 @@ class Daemon:
             self._notifier.ready(f"host {self.host}, store {self._store.kind}")
         self._config_fault = ""
         self.metrics.config_stale.set(0)
-        fixed = [
-            name
-            for name, before, after in (
-                ("host", self.settings.host, settings.host),
-                ("store", self.settings.store, settings.store),
-                ("http", self.settings.http, settings.http),
-                ("announce.docker", self.settings.announce.docker, settings.announce.docker),
-                (
-                    "announce.hint_port",
-                    self.settings.announce.hint_port,
-                    settings.announce.hint_port,
-                ),
-                ("dns.listen", self.settings.dns.listen, settings.dns.listen),
-                ("dns.domain", self.settings.dns.domain, settings.dns.domain),
-            )
-            if before != after
-        ]
+        fixed = needs_restart(self.settings, settings)
         if fixed:
             log.warning("these changes need a restart", extra=fields(keys=",".join(fixed)))
         setup(settings.log.level)
@@ -407,32 +392,11 @@ class Daemon:
             return f"{what} {said}, confirmed by the store"
         return f"{what} {said}; the store has not confirmed it yet ({self.store.error or 'busy'})"
 
-    @asynccontextmanager
-    async def announce(self, services: tuple[ServiceSettings, ...]) -> AsyncIterator[Announcement]:
+    def announce(
+        self, services: tuple[ServiceSettings, ...]
+    ) -> AbstractAsyncContextManager[Announcement]:
         """Offer endpoints for as long as the context lasts."""
-        async with self.announcer.announce(services) as keys:
-            yield _Announced(self.announcer, keys)
-
-
-class _Announced:
-    """A live ``discod announce`` (`discod.view.Announcement`)."""
-
-    def __init__(self, announcer: Announcer, keys: Sequence[str]) -> None:
-        self._announcer = announcer
-        self._keys = keys
-        self._said = ""
-
-    async def status(self) -> str:
-        """Wait for the next change of state, in words."""
-        while (said := self._announcer.roster.in_words(self._keys)) == self._said:
-            await self._announcer.roster.changed()
-        self._said = said
-        return said
-
-    async def withdraw(self) -> None:
-        """Take the endpoints out of DNS and return once the store has confirmed it."""
-        self._announcer.leave(self._keys)
-        await self._announcer.publisher.settled()
+        return self.announcer.announce(services)
 
 
 def run_daemon(settings: Settings, config_path: Path | None, environ: Mapping[str, str]) -> int:

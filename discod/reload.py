@@ -1,0 +1,20 @@
+"""What of a changed configuration can be put in force while the daemon runs. Pure."""
+
+from __future__ import annotations
+
+from discod.model.settings import Settings
+
+
+def needs_restart(before: Settings, after: Settings) -> tuple[str, ...]:
+    """Names of the keys and tables whose change takes a restart."""
+    fixed = (
+        ("host", before.host, after.host),
+        ("store", before.store, after.store),
+        ("http", before.http, after.http),
+        ("announce.docker", before.announce.docker, after.announce.docker),
+        ("announce.hint_port", before.announce.hint_port, after.announce.hint_port),
+        ("announce.withdrawal_ttl", before.announce.withdrawal_ttl, after.announce.withdrawal_ttl),
+        ("dns.listen", before.dns.listen, after.dns.listen),
+        ("dns.domain", before.dns.domain, after.dns.domain),
+    )
+    return tuple(name for name, old, new in fixed if old != new)
