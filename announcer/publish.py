@@ -25,6 +25,7 @@ from discod.store.base import (
     Delta,
     LeaseNotFound,
     Op,
+    Put,
     Snapshot,
     Store,
     StoreError,
@@ -34,6 +35,12 @@ from discod.store.base import (
 
 log = logging.getLogger(__name__)
 
+CALM_PUTS = 5
+CALM_WINDOW = 10.0
+"""A value that was undone `CALM_PUTS` times within so many seconds is not put again sooner: two
+hosts with one name, a tool that fights with us, or an endpoint that flaps, must not load the store."""
+CALM_PAUSE = 1.0
+"""Seconds between two looks while nothing else is to be written."""
 LAST_RENEWAL = 0.5
 """Seconds that stopping may wait for the last renewal of the lease."""
 
@@ -69,6 +76,8 @@ class Publisher:
         self._quiet = trio.Event()
         self._lease_doubt = trio.Event()
         self._history_doubt = trio.Event()
+        self._puts: dict[str, tuple[bytes, list[float]]] = {}  # key -> value, when it was put
+        self._fought_over: set[str] = set()
         self._leaving: dict[str, float] = {}  # record key -> when its end was known, trio's clock
         self.error = ""
         """Why the last write failed; empty when it worked."""
@@ -103,9 +112,9 @@ class Publisher:
 
     async def settled(self) -> None:
         """Wait until the store has confirmed everything; bounded by the caller."""
-        self._quiet = trio.Event()
+        quiet = self._quiet  # set only by a look at the ledger that comes after this
         self.wake()
-        await self._quiet.wait()
+        await quiet.wait()
 
     # Tasks --------------------------------------------------------------------------------------
 
@@ -140,10 +149,20 @@ class Publisher:
             if not transactions:
                 if self.ledger.known:
                     self._quiet.set()
+                    self._quiet = trio.Event()
+                    now = trio.current_time()
+                    old = [k for k, (_, at) in self._puts.items() if at[-1] < now - CALM_WINDOW]
+                    for key in old:
+                        del self._puts[key]
+                        self._fought_over.discard(key)
                 continue
+            wrote = False
             try:
                 for ops in transactions:
-                    await self._commit(ops)
+                    calm = [op for op in ops if self._calm(op)]
+                    if calm:
+                        await self._commit(calm)
+                        wrote = True
             except LeaseNotFound as error:
                 self._failed("commit", error)
                 self._lease_doubt.set()  # which of the two it was, renewing them tells
@@ -155,12 +174,37 @@ class Publisher:
             else:
                 self.error = ""
                 backoff.reset()
+                if not wrote:  # all of it is fought over: see who gives in
+                    with trio.move_on_after(CALM_PAUSE):
+                        await self._wake.wait()
             self.wake()
+
+    def _calm(self, op: Op) -> bool:
+        """Whether to write now: not what somebody else has undone again and again."""
+        if not isinstance(op, Put):
+            return True
+        if len(self._lately(op)) < CALM_PUTS:
+            return True
+        if op.key not in self._fought_over:
+            self._fought_over.add(op.key)
+            log.error(
+                "undone again and again, so written less often now: another writer, or flapping",
+                extra=fields(key=op.key),
+            )
+        return False
+
+    def _lately(self, op: Put) -> list[float]:
+        """When this very value was put, within the window."""
+        value, times = self._puts.get(op.key, (b"", []))
+        since = trio.current_time() - CALM_WINDOW
+        return [at for at in times if at > since] if value == op.value else []
 
     async def _commit(self, ops: list[Op]) -> None:
         commit = await self._store.commit(ops)
         self.ledger.committed(ops, commit.revision)
         for op in ops:
+            if isinstance(op, Put):
+                self._puts[op.key] = (op.value, [*self._lately(op), trio.current_time()])
             known = self._leaving.pop(op.key, None)
             if known is not None and isinstance(op, Delete):
                 self._metrics.withdrawal_seconds.observe(trio.current_time() - known)

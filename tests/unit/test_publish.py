@@ -6,18 +6,20 @@ import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
 
 from announcer.ledger import Ledger, Status
 from announcer.publish import Publisher
 from discod.metrics import Metrics
-from discod.model.endpoint import Endpoint, Producer, Reason
+from discod.model.endpoint import Endpoint, EndpointId, Producer, Reason
 from discod.model.schema import Keyspace
-from discod.store.base import Commit, Op, Store, StoreUnavailable, Unchanged
+from discod.store.base import Commit, Op, Put, Store, StoreUnavailable, Unchanged
 from discod.store.follow import follow
 from discod.store.memory import open_memory_store
 
@@ -173,6 +175,49 @@ async def test_a_revoked_history_lease_does_not_stop_withdrawals(
         offer(publisher)
         await publisher.settled()
         assert set(await keys_of(store)) == {KEYS.withdrawn("h1", E1.id)}
+
+
+async def test_a_writer_that_fights_with_us_does_not_load_the_store(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_memory_store() as store, running(store) as publisher:
+        offer(publisher, Status(E1))
+        await publisher.settled()
+        ours = (await store.snapshot([RECORD])).items[0].value
+        fights = 0
+
+        async def fight() -> None:
+            nonlocal fights
+            async with store.watch([RECORD], 1) as watch:
+                async for delta in watch:
+                    if any(getattr(event, "value", b"x") == ours for event in delta.events):
+                        fights += 1
+                        await store.commit([Put(RECORD, b"theirs")])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fight)
+            await trio.sleep(100)
+            assert 30 <= fights <= 60  # five in ten seconds
+            offer(publisher, Status(E1), Status(replace(E1, instance="h1-2")))
+            await trio.sleep(2)
+            assert KEYS.record(EndpointId("web", "h1-2")) in await keys_of(store)
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(30):
+            await publisher.settled()
+        assert (await store.snapshot([RECORD])).items[0].value == ours
+        said = [r for r in caplog.records if "undone again" in r.message]
+        assert 1 <= len(said) <= 2
+
+
+async def test_everyone_who_waits_for_quiet_gets_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_memory_store() as store, running(store) as publisher:
+        offer(publisher, Status(E1))
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(publisher.settled)
 
 
 # In real time from here on: a clock that jumps would not wait for the threads that read files.
