@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 CALM_PUTS = 5
 CALM_WINDOW = 10.0
 """A value that was undone `CALM_PUTS` times within so many seconds is not put again sooner: two
-hosts with one name, a tool that fights with us, or an endpoint that flaps, must not load the store."""
+hosts with one name, a tool that fights with us, or an endpoint that flaps, must not load the
+store."""
 CALM_PAUSE = 1.0
 """Seconds between two looks while nothing else is to be written."""
 LAST_RENEWAL = 0.5
