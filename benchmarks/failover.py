@@ -3,11 +3,11 @@
 Three hosts, each with its own dockerd, etcd member and discod. For every run a fresh container is
 started on one of them, in turn; once all three resolvers answer with its address, pollers (one
 query a millisecond to each resolver, all by one clock) run while it is crashed (once more with a
-dockerd that hangs), stopped, paused, made unhealthy, or its host is cut off. What counts is the
-first answer *without* the address. Beside it, Docker's embedded DNS for a crash, seen by a
-neighbour on the same network, measured by the same poller. Zero of every time is the moment before
-the act was asked for; for `unhealthy` the moment of the engine's own verdict, since the time before
-it is the interval that the user chose.
+dockerd that hangs, and once more with hints off), stopped, paused, made unhealthy, or its host is
+cut off. What counts is the first answer *without* the address. Beside it, Docker's embedded DNS for
+a crash, seen by a neighbour on the same network, measured by the same poller. Zero of every time is
+the moment before the act was asked for; for `unhealthy` the moment of the engine's own verdict,
+since the time before it is the interval that the user chose.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ CASES: dict[str, tuple[Act, str]] = {
     "pause": (pause, "docker pause"),
     "unhealthy": (sicken, "unhealthy, from the engine's verdict"),
     "partition": (cut, "host cut off"),
+    "hints-off": (crash, "crash, hints off: etcd alone"),
 }
 
 
@@ -224,14 +225,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     rng = random.Random(args.seed)
     chosen = args.case or [*CASES, "docker"]
     rows: list[results.Row] = []
-    with Lab(
-        3,
-        memory=args.etcd_in_memory,
-        lease_ttl=args.lease_ttl,
-        config={"log": {"level": "info"}},
-    ) as lab:
+    quiet: dict[str, dict[str, str | int]] = {"log": {"level": "info"}}
+    with Lab(3, memory=args.etcd_in_memory, lease_ttl=args.lease_ttl, config=quiet) as lab:
         for case in CASES:
-            if case not in chosen:
+            if case not in chosen or case == "hints-off":
                 continue
             count = 2 if case == "partition" and args.short else runs
             rows += rows_of(case, measure(lab, case, count, rng))
@@ -240,6 +237,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows.append(
                 results.row("Docker's embedded DNS, crash", "on its only host", "ms", times)
             )
+    if "hints-off" in chosen:
+        without: dict[str, dict[str, str | int]] = {"announce": {"hint_port": 0}, **quiet}
+        with Lab(3, memory=args.etcd_in_memory, lease_ttl=args.lease_ttl, config=without) as lab:
+            rows += rows_of("hints-off", measure(lab, "hints-off", runs, rng))
     results.report(
         "failover",
         "Time out of DNS",
