@@ -54,7 +54,7 @@ def state_dir(host: HostSettings, uid: int, environ: Mapping[str, str]) -> Path:
 
 def private_tmp(uid: int) -> Path:
     """Last resort of a user without a home or a runtime directory."""
-    return Path(f"/tmp/discod-{uid}")  # noqa: S108 - its owner is checked by whoever uses it
+    return Path(f"/tmp/discod-{uid}")  # noqa: S108 - discod.place checks its owner
 
 
 def api_sockets(uid: int, environ: Mapping[str, str]) -> tuple[Path, ...]:

@@ -40,13 +40,19 @@ class Memory:
 def make_directory(path: Path, mode: int) -> None:
     """Make a directory and its parents.
 
+    One that is there already has to belong to this user or to root: whoever else made it (below
+    /tmp anybody can) could take the control socket and the state away.
+
     Raises:
-        PlaceError: it cannot be made or written.
+        PlaceError: it cannot be made or written, or is somebody else's.
     """
     try:
         path.mkdir(parents=True, exist_ok=True, mode=mode)
     except OSError as error:
         raise PlaceError(f"cannot make the directory {path}: {error.strerror}") from error
+    owner = path.stat(follow_symlinks=False).st_uid
+    if owner not in (0, os.geteuid()):
+        raise PlaceError(f"the directory {path} belongs to user {owner}, not to this one")
     if not os.access(path, os.W_OK | os.X_OK):
         raise PlaceError(f"the directory {path} is not writable for this user")
 

@@ -71,3 +71,17 @@ def test_directories_have_the_mode_asked_for(tmp_path: Path) -> None:
     make_directory(made, 0o700)
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
     make_directory(made, 0o755)  # there already: left as it is
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 12345, 12345)
+    with pytest.raises(PlaceError, match="belongs to user 12345"):
+        make_directory(theirs, 0o755)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    os.chown(link, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(PlaceError, match="belongs to user 12345"):
+        make_directory(link, 0o755)
