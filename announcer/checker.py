@@ -18,6 +18,10 @@ from discod.metrics import Metrics
 from discod.model.settings import Check
 
 
+FIRST_INTERVAL = 0.5
+"""Seconds between checks, at most, until the first verdict: what has just started is in use soon."""
+
+
 class Checker:
     """The running checks."""
 
@@ -71,5 +75,7 @@ class Checker:
                     state = self._roster.check_state(run)
                     after = advance(state, check, result.ok, result.detail, self._wall())
                     self._roster.check_result(run, after)
+                starting = self._roster.check_state(run).up is None
+                pause = min(check.interval, FIRST_INTERVAL) if starting else check.interval
                 # Spread by a tenth, so that the checks of many containers do not fall together.
-                await trio.sleep(check.interval * self._rng.uniform(0.95, 1.05))
+                await trio.sleep(pause * self._rng.uniform(0.95, 1.05))
