@@ -17,9 +17,8 @@ from announcer.roster import CheckRun, Roster
 from discod.metrics import Metrics
 from discod.model.settings import Check
 
-
 FIRST_INTERVAL = 0.5
-"""Seconds between checks, at most, until the first verdict: what has just started is in use soon."""
+"""Seconds at most between checks until the first verdict: what has just started is soon in use."""
 
 
 class Checker:
