@@ -248,7 +248,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         notes=(
             f"Three hosts, each polled every {INTERVAL * 1e3:g} ms; etcd's data"
             f" {'in memory' if args.etcd_in_memory else 'on the disk'}; lease {args.lease_ttl} s.",
-            "All dockerds, etcds and discods share this one machine's cores with the pollers.",
+            "All dockerds, etcds and discods share this one machine's cores with the pollers;"
+            " discod has the share that its unit gives it (CPUWeight=1000).",
         ),
     )
 
