@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from tests.lab.daemon import until
 from tests.lab.dockerd import Dockerd
 
 T = TypeVar("T")
@@ -108,7 +109,12 @@ class Engine(Dockerd):
         self.client.unpause(box.id)
 
     def again(self, box: Box) -> Box:
-        """`docker start` of a container that ended."""
+        """`docker start` of a container that ended.
+
+        The engine learns of an end later than the resolvers do, and takes a start before that for
+        done already.
+        """
+        until(lambda: not self.inspect(box.id)["State"]["Running"], what="the engine knows the end")
         self.client.start(box.id)
         return self.look(box.id)
 
