@@ -88,7 +88,7 @@ class Rig:
     def __init__(self, *servers: ListenAddress, attempts: int = 2) -> None:
         self.counted: Counter[tuple[str, str]] = Counter()
         self.forwarder = Forwarder(lambda: Upstreams(servers, None, attempts), self._count)
-        self.forwarder.timeout = 0.15
+        self.forwarder.timeout = 0.5
 
     def _count(self, upstream: str, result: str) -> None:
         self.counted[upstream, result] += 1

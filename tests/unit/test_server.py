@@ -269,9 +269,10 @@ async def test_a_reset_connection_does_no_harm() -> None:
 # Forwarding -----------------------------------------------------------------------------------
 
 
-def towards(*made: Upstream, **more: Any) -> DnsSettings:
+def towards(*made: Upstream, timeout: float = 10.0, **more: Any) -> DnsSettings:
+    """Settings with these upstreams; the time-out is only for those that never answer."""
     return settings(
-        forward=True, upstreams=tuple(u.address for u in made), forward_timeout=0.3, **more
+        forward=True, upstreams=tuple(u.address for u in made), forward_timeout=timeout, **more
     )
 
 
@@ -300,7 +301,7 @@ async def test_ours_do_not_wait_for_forwarded_ones(monkeypatch: pytest.MonkeyPat
     def script(query: Any, _: str) -> bytes | None:
         return None if str(query.q.qname).startswith("slow") else reply(query)
 
-    async with upstreams(script) as (up,), served(towards(up)) as rig:
+    async with upstreams(script) as (up,), served(towards(up, timeout=0.3)) as rig:
         async with await rig.connect() as stream:
             await stream.send_all(
                 framed(
