@@ -203,7 +203,7 @@ class Engine:
                 client.headers["Connection"] = "close"
             try:
                 result = work(client)
-            except BaseException:
+            except BaseException:  # cleaned up, then raised on
                 client.close()
                 raise
             if client.api_version == self._version:

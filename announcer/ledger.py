@@ -15,7 +15,7 @@ Of each endpoint two keys are ours, its record and its withdrawal, and one trans
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from discod.model.endpoint import Endpoint, EndpointId, Producer, Reason, Withdrawal
@@ -302,11 +302,6 @@ class Ledger:
         self._dirty.update(dict.fromkeys(self._offers))
         self._dirty.update(dict.fromkeys(self._gone))
         self._dirty_singles.update(dict.fromkeys(self._singles))
-
-    @property
-    def units(self) -> Mapping[str, tuple[Status, ...]]:
-        """Everything that is offered, by unit."""
-        return self._units
 
 
 def _packed(groups: Iterable[list[Op]]) -> Iterator[list[Op]]:

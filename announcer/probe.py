@@ -122,7 +122,7 @@ async def _connect(address: Address, port: int) -> trio.SocketStream:
     sock = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
         await sock.connect((str(address), port))
-    except BaseException:
+    except BaseException:  # cleaned up, then raised on
         sock.close()
         raise
     return trio.SocketStream(sock)

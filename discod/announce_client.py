@@ -47,7 +47,7 @@ class _Exchange:
         exchange = cls(stream, h11.Connection(h11.CLIENT))
         try:
             await exchange._request(path, json.dumps(document).encode())
-        except BaseException:
+        except BaseException:  # cleaned up, then raised on
             await trio.aclose_forcefully(stream)
             raise
         return exchange
@@ -124,7 +124,7 @@ class AnnounceSession:
             session = cls(socket_path, exchange)
             try:
                 await session.status()
-            except BaseException:
+            except BaseException:  # cleaned up, then raised on
                 await trio.aclose_forcefully(exchange.stream)
                 raise
         return session

@@ -63,7 +63,7 @@ def bind(at: ListenAddress) -> socket.socket:
         with suppress(PermissionError):  # needs CAP_NET_ADMIN
             sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER)
         binding.bind(sock, at)
-    except BaseException:
+    except BaseException:  # cleaned up, then raised on
         sock.close()
         raise
     return sock

@@ -8,7 +8,6 @@ readers hold is never altered: only the parts that changed are copied. Pure.
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -334,12 +333,3 @@ class CatalogState:
         return Entry(
             What.WITHDRAWN, revision, endpoint=before, reason=said.reason, detail=said.detail
         )
-
-
-def by_container(catalog: Catalog) -> Mapping[str, list[Endpoint]]:
-    """Container id -> its endpoints that are up."""
-    found: defaultdict[str, list[Endpoint]] = defaultdict(list)
-    for endpoint in catalog.endpoints():
-        if endpoint.container:
-            found[endpoint.container].append(endpoint)
-    return found

@@ -332,7 +332,7 @@ class Dockerd:
         """Start it."""
         try:
             self.start()
-        except BaseException:
+        except BaseException:  # cleaned up, then raised on
             self.close()
             raise
         return self

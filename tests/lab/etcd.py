@@ -275,7 +275,7 @@ class EtcdCluster:
     def __enter__(self) -> EtcdCluster:
         try:
             self.start()
-        except BaseException:
+        except BaseException:  # cleaned up, then raised on
             self.close()
             raise
         return self

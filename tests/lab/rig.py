@@ -189,7 +189,7 @@ class Lab:
         self._stack.callback(sweep.remove, self.name)
         try:
             self._build()
-        except BaseException:
+        except BaseException:  # cleaned up, then raised on
             self._stack.close()
             raise
         return self

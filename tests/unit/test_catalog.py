@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from discod.model import catalog as module
 from discod.model import schema
-from discod.model.catalog import Catalog, CatalogState, Change, What, by_container
+from discod.model.catalog import Catalog, CatalogState, Change, What
 from discod.model.endpoint import (
     Endpoint,
     EndpointId,
@@ -389,12 +389,6 @@ def test_keys_that_are_not_ours_to_read_leave_no_trace(state: CatalogState) -> N
     state.apply([(KEYS.records + "dns/ns/ns1", b'{"host":"192.0.2.1"}', 6)], 6, NOW)
     assert up(state.catalog) == {A.id: A, B.id: B}
     assert not state.catalog.invalid
-
-
-def test_by_container(state: CatalogState) -> None:
-    foreign = replace(DB, container="")
-    state.apply([put(foreign, 6)], 6, NOW)
-    assert by_container(state.catalog) == {"a" * 64: [A], "b" * 64: [B]}
 
 
 # Against a naive model ------------------------------------------------------------------------
