@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from discod.config_names import ALIASES, ALPN, ROUTES
 from discod.config_service import ATTRIBUTES, CHECK, FALL, INTERVAL, RISE, TIMEOUT
 from discod.config_values import (
     ADDRESS,
@@ -39,6 +40,7 @@ from discod.model.settings import (
     HttpSettings,
     LogSettings,
     StoreSettings,
+    TransferSettings,
 )
 
 RUNTIME_DIR_MAX = 90
@@ -126,6 +128,10 @@ _GLOB = text(
 _NETWORK_NAME = text(
     "names of Docker networks", lambda v: re.match(r"[A-Za-z0-9][\w.-]*\Z", v) is not None
 )
+_SHORT = text(
+    "printable ASCII of at most 64 characters",
+    lambda v: v.isascii() and v.isprintable() and len(v) <= 64,
+)
 _LABEL = text(f"a DNS label: {LABEL_RULE}", is_label)
 
 HOST = Section(
@@ -144,6 +150,7 @@ HOST = Section(
                 _OWN_DIR.format("run"),
             ),
         ),
+        Field("zone", optional(_LABEL, "none")),
         Field(
             "state_dir",
             optional(text("an absolute path", _is_path), _OWN_DIR.format("var/lib")),
@@ -191,6 +198,7 @@ ANNOUNCE = Section(
         Field("stop_grace", duration(1, 86400)),
         Field("resync", duration(0.1, 3600)),
         Field("withdrawal_ttl", duration(10, 86400)),
+        Field("aliases", ALIASES),
         Field("hint_port", integer(0, 65535)),
     ),
 )
@@ -224,6 +232,39 @@ DNS = Section(
         Field("udp_size", integer(512, 4096)),
         Field("tcp_idle", duration(1, 600)),
         Field("tcp_connections", integer(1, 65535)),
+        Field("workers", integer(0, 64)),
+        Field("prefer", choice("none", "local", "zone")),
+        Field("answer_limit", integer(0, 65535)),
+        Field("consul_names", BOOLEAN),
+        Field("flatten", BOOLEAN),
+        Field("server_id", _SHORT),
+        Field("server_version", _SHORT),
+        Field("cookies", BOOLEAN),
+        Field("cookie_secret_file", _FILE),
+        Field("rate_limit", integer(0, 1_000_000)),
+        Field("rate_slip", integer(0, 100)),
+        Field("tls_listen", list_of(LISTEN)),
+        Field("tls_cert", _FILE),
+        Field("tls_key", _FILE),
+        Field("forward_allow", list_of(NETWORK)),
+        Field("forward_policy", choice("order", "fastest")),
+        Field("forward_client_max", integer(1, 256)),
+        Field("routes", ROUTES),
+        Field("cache_size", integer(0, 1_000_000)),
+        Field("serve_stale", duration(0, 604_800)),
+        Field("private_reverse", BOOLEAN),
+        Field("randomize_case", BOOLEAN),
+    ),
+)
+
+TRANSFER = Section(
+    "transfer",
+    TransferSettings,
+    (
+        Field("allow", list_of(NETWORK)),
+        Field("keys", _FILE),
+        Field("notify", list_of(UPSTREAM)),
+        Field("journal", integer(0, 1_000_000)),
     ),
 )
 
@@ -239,7 +280,7 @@ LOG = Section(
     (Field("level", choice("debug", "info", "warning", "error")),),
 )
 
-SECTIONS = {s.name: s for s in (HOST, STORE, ANNOUNCE, CHECKS, DNS, HTTP, LOG)}
+SECTIONS = {s.name: s for s in (HOST, STORE, ANNOUNCE, CHECKS, DNS, TRANSFER, HTTP, LOG)}
 
 SERVICE_FIELDS = (
     Field("name", judged("a service name", service_fault), required=True),
@@ -252,6 +293,9 @@ SERVICE_FIELDS = (
     # In a SkyDNS record 0 stands for the default of 10, so it cannot be told apart.
     Field("priority", integer(1, 65535)),
     Field("attributes", ATTRIBUTES),
+    Field("ttl", integer(0, 604_800)),
+    Field("alpn", list_of(ALPN)),
+    Field("prefer", choice("none", "local", "zone")),
     Field("check", CHECK),
 )
 

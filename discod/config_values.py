@@ -79,7 +79,12 @@ class Rule(Generic[T]):
             ) from None
 
 
-def _string(value: object) -> str:
+def string(value: object) -> str:
+    """A string without NUL.
+
+    Raises:
+        Mismatch.
+    """
     if not isinstance(value, str):
         raise Mismatch
     if "\0" in value:
@@ -91,7 +96,7 @@ def text(rule: str, valid: Callable[[str], bool]) -> Rule[str]:
     """A string that `valid` accepts."""
 
     def parse(value: object) -> str:
-        found = _string(value)
+        found = string(value)
         if not valid(found):
             raise Mismatch
         return found
@@ -103,7 +108,7 @@ def judged(rule: str, fault: Callable[[str], str | None]) -> Rule[str]:
     """A string in which `fault` finds nothing; what it says is the hint."""
 
     def parse(value: object) -> str:
-        found = _string(value)
+        found = string(value)
         hint = fault(found)
         if hint is not None:
             raise Mismatch(hint)
@@ -244,7 +249,7 @@ def parse_address(value: str) -> Address:
 
 
 def _unicast(value: object) -> Address:
-    address = parse_address(_string(value))
+    address = parse_address(string(value))
     if address.is_unspecified:
         raise Mismatch("not the wildcard")
     return address
@@ -279,12 +284,12 @@ def _endpoint(value: str) -> ListenAddress:
 
 
 LISTEN: Rule[ListenAddress] = Rule(
-    'ADDRESS:PORT, as "127.0.0.1:5354" or "[::1]:5354"', lambda v: _endpoint(_string(v))
+    'ADDRESS:PORT, as "127.0.0.1:5354" or "[::1]:5354"', lambda v: _endpoint(string(v))
 )
 
 
 def _upstream(value: object) -> ListenAddress:
-    written = _string(value)
+    written = string(value)
     try:
         found = ListenAddress(parse_address(written), DNS_PORT)
     except Mismatch:
@@ -300,7 +305,7 @@ UPSTREAM: Rule[ListenAddress] = Rule(
 
 
 def _network(value: object) -> Network:
-    written = _string(value)
+    written = string(value)
     try:
         return ip_network(written)
     except ValueError:
@@ -327,7 +332,7 @@ def url(schemes: Collection[str], default_port: int) -> Rule[str]:
     """``SCHEME://HOST:PORT`` and nothing behind it, in one canonical form."""
 
     def parse(value: object) -> str:
-        written = _string(value)
+        written = string(value)
         try:
             parts = urlsplit(written)
             port = default_port if parts.port is None else parts.port

@@ -128,6 +128,49 @@ class Metrics:
         self.dns_tcp_connections = Gauge(
             "discod_dns_tcp_connections", "Open TCP connections.", registry=r
         )
+        self.dns_workers = Gauge(
+            "discod_dns_workers", "Worker processes that answer at the moment.", registry=r
+        )
+        self.dns_worker_restarts = Counter(
+            "discod_dns_worker_restarts",
+            "Worker processes replaced because they ended or hung.",
+            ["reason"],
+            registry=r,
+        )
+        self.dns_rate_limited = Counter(
+            "discod_dns_rate_limited",
+            "Responses above dns.rate_limit, by what became of them.",
+            ["action"],
+            registry=r,
+        )
+        self.dns_cookies = Counter(
+            "discod_dns_cookies", "Queries with a DNS Cookie.", ["result"], registry=r
+        )
+        self.dns_cache = Counter(
+            "discod_dns_cache",
+            "Look-ups in the cache of forwarded answers.",
+            ["result"],
+            registry=r,
+        )
+        self.dns_cache_entries = Gauge(
+            "discod_dns_cache_entries", "Forwarded answers kept.", registry=r
+        )
+        self.dns_upstream_seconds = Gauge(
+            "discod_dns_upstream_seconds",
+            "Moving average of an upstream's response time.",
+            ["upstream"],
+            registry=r,
+        )
+        self.dns_transfers = Counter(
+            "discod_dns_transfers", "Zone transfers asked for.", ["kind", "result"], registry=r
+        )
+        self.dns_notifies = Counter(
+            "discod_dns_notifies",
+            "NOTIFY messages to secondaries, by their outcome.",
+            ["secondary", "result"],
+            registry=r,
+        )
+        self.dns_serial = Gauge("discod_dns_serial", "SOA serial of the zone.", registry=r)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus's text format."""

@@ -79,6 +79,7 @@ def encode(
     authority: Iterable[RR] = (),
     additional: Iterable[RR] = (),
     errors: Iterable[Error] = (),
+    options: Iterable[tuple[int, bytes]] = (),
 ) -> tuple[bytes, bool]:
     """A response of at most `limit` octets, and whether it had to be truncated.
 
@@ -88,9 +89,9 @@ def encode(
     """
     tail = b""
     if query.edns is not None:
-        options = [(EDE, error.code.to_bytes(2, "big") + error.text.encode()) for error in errors]
+        said = [(EDE, error.code.to_bytes(2, "big") + error.text.encode()) for error in errors]
         ttl = rcode >> 4 << 24 | (0x8000 if query.edns.do else 0)
-        tail = opt(udp_size, ttl, options)
+        tail = opt(udp_size, ttl, [*options, *said])
     room = limit - HEADER.size - len(query.question) - len(tail)
     parts: list[bytes] = []
     owners = _Owners(query.name)
@@ -123,7 +124,7 @@ def encode(
 
 
 def _record(owners: _Owners, rr: RR) -> bytes:
-    return owners.wire(rr.owner) + FIXED.pack(rr.type, IN, 0, len(rr.rdata)) + rr.rdata
+    return owners.wire(rr.owner) + FIXED.pack(rr.type, IN, rr.ttl, len(rr.rdata)) + rr.rdata
 
 
 def _additional(owners: _Owners, rrs: Iterable[RR], room: int, parts: list[bytes]) -> int:

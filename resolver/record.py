@@ -1,8 +1,8 @@
 """Resource records as values: names, types, RDATA and sections.
 
 Rule: a name here is a tuple of lower-case labels without the root (RFC 4343: look-ups ignore case);
-RDATA is in wire form, uncompressed, and belongs to class IN with TTL 0, as everything that discod
-serves of its own. Numbers are those of https://www.iana.org/assignments/dns-parameters. Pure.
+RDATA is in wire form, uncompressed, and belongs to class IN, as everything that discod serves of
+its own. Numbers are those of https://www.iana.org/assignments/dns-parameters. Pure.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ ZoneKind = Literal["domain", "reverse"]
 
 A: Final = 1
 NS: Final = 2
+CNAME: Final = 5
 SOA: Final = 6
 PTR: Final = 12
 HINFO: Final = 13
@@ -26,6 +27,9 @@ TXT: Final = 16
 AAAA: Final = 28
 SRV: Final = 33
 OPT: Final = 41
+SVCB: Final = 64
+HTTPS: Final = 65
+TSIG: Final = 250
 IXFR: Final = 251
 AXFR: Final = 252
 ANY: Final = 255
@@ -48,11 +52,13 @@ _SOA = struct.Struct(">IIIII")
 
 
 class RR(NamedTuple):
-    """One record; class IN, TTL 0."""
+    """One record of class IN."""
 
     owner: Name
     type: int
     rdata: bytes
+    ttl: int = 0
+    """Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,9 @@ class Answer:
     answer: tuple[RR, ...] = ()
     authority: tuple[RR, ...] = ()
     additional: tuple[RR, ...] = ()
+    chase: Name = ()
+    """A name outside our zones that an alias in `answer` leads to: the forwarder is to add what it
+    has of the type that was asked. Empty: the answer is complete."""
 
 
 def to_name(text: str) -> Name:

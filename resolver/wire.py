@@ -44,6 +44,8 @@ class Edns(NamedTuple):
     size: int
     version: int
     do: bool
+    options: tuple[tuple[int, bytes], ...] = ()
+    """(code, data) as they came; none where the version is not 0."""
 
 
 class Query(NamedTuple):
@@ -217,9 +219,9 @@ def _edns(packet: bytes, spans: list[Span], others: int) -> Edns | None:
     if found is None:
         return None
     version = found.ttl >> 16 & 255
-    if version == 0:  # the RDATA of another version is not ours to judge
-        read_options(packet[found.rdata : found.end])
-    return Edns(found.cls, version, bool(found.ttl & 0x8000))
+    # The RDATA of another version is not ours to judge.
+    options = () if version else tuple(read_options(packet[found.rdata : found.end]))
+    return Edns(found.cls, version, bool(found.ttl & 0x8000), options)
 
 
 def shown(message: bytes) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from discod.model import schema
 from discod.model.endpoint import (
+    Alias,
     Endpoint,
     EndpointId,
     Fault,
@@ -61,7 +62,7 @@ class Change:
     """From one Catalog to the next."""
 
     services: frozenset[str]
-    """Services of which an endpoint came, went or changed."""
+    """Services of which an endpoint or an alias came, went or changed."""
     hosts: bool
     """Whether any host's record changed."""
     entries: tuple[Entry, ...]
@@ -77,6 +78,8 @@ class Catalog:
         default_factory=lambda: MappingProxyType({})
     )
     """Service -> instance -> endpoint; only what is up, and no empty service."""
+    aliases: Mapping[str, Mapping[str, Alias]] = field(default_factory=lambda: MappingProxyType({}))
+    """Service -> instance -> alias; a service that has endpoints too is not an alias in DNS."""
     withdrawn: Mapping[EndpointId, Withdrawal] = field(default_factory=lambda: MappingProxyType({}))
     lost: Mapping[EndpointId, Loss] = field(default_factory=lambda: MappingProxyType({}))
     hosts: Mapping[str, Host] = field(default_factory=lambda: MappingProxyType({}))

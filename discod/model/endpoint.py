@@ -12,6 +12,9 @@ from typing import Literal, NamedTuple
 
 Address = IPv4Address | IPv6Address
 Protocol = Literal["tcp", "udp"]
+Prefer = Literal["none", "local", "zone"]
+"""Which endpoints a resolver answers with while any of them is up: all, those of its own host, or
+those of its own zone (else of all)."""
 
 DEFAULT_PRIORITY = 10
 DEFAULT_WEIGHT = 100
@@ -66,6 +69,13 @@ class Endpoint:
     target: str = ""
     """Instance label that stands for this endpoint in SRV when it is not its own: the IPv6 half of
     a dual-stack endpoint names the IPv4 half, so that one target has both addresses."""
+    ttl: int = 0
+    """Seconds that DNS answers of its service may be cached."""
+    alpn: tuple[str, ...] = ()
+    """Protocols behind the port (RFC 7301 ids, as ``h2``), in order of preference: makes HTTPS
+    records (RFC 9460)."""
+    prefer: Prefer | None = None
+    """None: what each resolver is set to."""
     revision: int = field(default=0, compare=False)
     """Of the store, when its record was last written; 0 when not from the store."""
 
@@ -78,6 +88,28 @@ class Endpoint:
     def srv_target(self) -> str:
         """The instance label to name in SRV answers."""
         return self.target or self.instance
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A service that is another name: a record of which the ``host`` is a name (SkyDNS)."""
+
+    service: str
+    instance: str
+    target: str
+    """Domain name in lower case, without the final dot."""
+    host: str = ""
+    """Name of the host that announces it; empty for foreign records."""
+    ttl: int = 0
+    since: float = 0.0
+    """When it was first offered, Unix seconds."""
+    revision: int = field(default=0, compare=False)
+    """Of the store, when its record was last written; 0 when not from the store."""
+
+    @property
+    def id(self) -> EndpointId:
+        """Its name in the cluster."""
+        return EndpointId(self.service, self.instance)
 
 
 class Reason(StrEnum):
@@ -137,6 +169,8 @@ class Host:
     machine: str = ""
     """Identity of this installation, so that two hosts with one name are noticed."""
     started: float = 0.0
+    zone: str = ""
+    """Label of the rack, site or availability zone it stands in; empty: not said."""
     drained: float | None = None
     """Since when the host is drained, Unix seconds; None when it is not."""
     hint_port: int = 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Literal
 
-from discod.model.endpoint import DEFAULT_PRIORITY, DEFAULT_WEIGHT, Address, Protocol
+from discod.model.endpoint import DEFAULT_PRIORITY, DEFAULT_WEIGHT, Address, Prefer, Protocol
 
 Network = IPv4Network | IPv6Network
 
@@ -33,6 +33,8 @@ class HostSettings:
     """Its own addresses; empty: the source addresses of its default routes, else loopback."""
     runtime_dir: str = ""
     """Lock, lease id, control socket; empty: /run/discod as root, else the user's."""
+    zone: str = ""
+    """Label of the rack, site or availability zone; for ``dns.prefer = "zone"``."""
     state_dir: str = ""
     """Drain mark and identity; empty: /var/lib/discod as root, else the user's."""
 
@@ -114,9 +116,19 @@ class AnnounceSettings:
     """Period of the full comparison with the engine's list."""
     withdrawal_ttl: float = 1200.0
     """How long a withdrawal is kept at most; at least half of it."""
+    aliases: tuple[tuple[str, str], ...] = ()
+    """(service, target): names that are other names. A target without a dot is a service."""
     hint_port: int = 9354
     """UDP port at the host's first address, where other hosts tell of ends before etcd does; 0: no
     hints are sent or taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which upstreams answer for a domain and all below it."""
+
+    domain: str
+    servers: tuple[ListenAddress, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +167,61 @@ class DnsSettings:
     tcp_idle: float = 10.0
     """A TCP connection without a query is closed after this (RFC 7766, section 6.2.3)."""
     tcp_connections: int = 256
+    workers: int = 1
+    """Processes that answer UDP from a table of their own; 0: the daemon itself does."""
+    prefer: Prefer = "none"
+    answer_limit: int = 0
+    """Addresses (or targets) in one answer; 0: no limit but the packet's."""
+    consul_names: bool = False
+    """Whether ``<service>.service.<domain>`` and its kin are answered too."""
+    flatten: bool = False
+    """Whether an alias is answered with its target's addresses instead of CNAME, for A and AAAA."""
+    server_id: str = ""
+    """For NSID (RFC 5001) and ``id.server`` (RFC 4892); empty: neither."""
+    server_version: str = ""
+    """For ``version.bind``; empty: REFUSED."""
+    cookies: bool = True
+    """DNS Cookies (RFC 7873, RFC 9018)."""
+    cookie_secret_file: str = ""
+    """Secrets, the first makes cookies, all are accepted; empty: one of this host's own."""
+    rate_limit: int = 0
+    """UDP responses a second to one client prefix (/24, /56); 0: no limit."""
+    rate_slip: int = 2
+    """One in so many of those above the limit leaves as TC, the others are dropped; 0: all are."""
+    tls_listen: tuple[ListenAddress, ...] = ()
+    """DNS over TLS (RFC 7858)."""
+    tls_cert: str = ""
+    """PEM file, with the chain."""
+    tls_key: str = ""
+    forward_allow: tuple[Network, ...] = ()
+    """Clients for whom other names are forwarded; empty: all of `allow`."""
+    forward_policy: Literal["order", "fastest"] = "order"
+    forward_client_max: int = 64
+    """Forwarded queries of one client that are under way at once."""
+    routes: tuple[Route, ...] = ()
+    """The longest domain that fits wins; other names go to `upstreams`."""
+    cache_size: int = 10_000
+    """Forwarded answers kept; 0: none."""
+    serve_stale: float = 86_400.0
+    """How long an answer is kept beyond its TTL for when no upstream answers (RFC 8767)."""
+    private_reverse: bool = True
+    """Whether reverse zones of private use are answered here (RFC 6303)."""
+    randomize_case: bool = True
+    """Whether questions to upstreams carry random case (draft-vixie-dnsext-dns0x20)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferSettings:
+    """``[transfer]``: secondaries of an organisation's own name servers."""
+
+    allow: tuple[Network, ...] = ()
+    """Who may transfer the zone; empty: nobody."""
+    keys: str = ""
+    """File of TSIG keys (RFC 8945); with it transfers must be signed."""
+    notify: tuple[ListenAddress, ...] = ()
+    """Secondaries that are told of changes (RFC 1996)."""
+    journal: int = 1000
+    """Changes kept for IXFR (RFC 1995)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +247,9 @@ class ServiceSettings:
     weight: int = DEFAULT_WEIGHT
     priority: int = DEFAULT_PRIORITY
     attributes: tuple[tuple[str, str], ...] = ()
+    ttl: int = 0
+    alpn: tuple[str, ...] = ()
+    prefer: Prefer | None = None
     check: Check | None = None
 
 
@@ -199,6 +269,7 @@ class Settings:
     announce: AnnounceSettings = field(default_factory=AnnounceSettings)
     checks: CheckSettings = field(default_factory=CheckSettings)
     dns: DnsSettings = field(default_factory=DnsSettings)
+    transfer: TransferSettings = field(default_factory=TransferSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     log: LogSettings = field(default_factory=LogSettings)
     services: tuple[ServiceSettings, ...] = ()
