@@ -16,6 +16,7 @@ from pathlib import Path
 
 import trio
 
+from announcer.aliases import aliases_of
 from announcer.announced import Announced
 from announcer.checker import Checker
 from announcer.engine import Engine
@@ -56,6 +57,7 @@ class Announcer:
         wall: Callable[[], float],
     ) -> None:
         self._scope = scope
+        self._domain = keys.domain
         self._metrics = metrics
         self._rng = rng
         self._wall = wall
@@ -91,6 +93,7 @@ class Announcer:
         else:
             self.publisher.ledger.engine_listed()
             metrics.docker_connected.set(math.nan)  # neither connected nor away
+        self._set_aliases()
         self._checker = Checker(self.roster, self._execute_for, metrics, rng=rng, wall=wall)
         self.roster.checks_changed = self._checker.poke
 
@@ -118,6 +121,19 @@ class Announcer:
                 self.roster.remove(unit.key, Reason.UNOFFERED)
         for key, service in wanted.items():
             self.roster.put(self._static_unit("static", key, service))
+
+    def _set_aliases(self) -> None:
+        aliases = aliases_of(
+            self._scope.announce.aliases,
+            host=self._scope.host,
+            domain=self._domain,
+            since=self._first_offered,
+        )
+        self.publisher.ledger.set_aliases(aliases)
+        self.publisher.wake()
+
+    def _first_offered(self, key: str) -> float:
+        return self._since.setdefault(key, self._wall())
 
     @asynccontextmanager
     async def announce(self, services: Sequence[ServiceSettings]) -> AsyncIterator[Announced]:
@@ -152,7 +168,7 @@ class Announcer:
             host=self._scope.host,
             addresses=self._scope.addresses,
             producer=producer,
-            since=self._since.setdefault(key, self._wall()),
+            since=self._first_offered(key),
         )
         return Unit(
             key=key,
@@ -171,6 +187,7 @@ class Announcer:
         """Take new settings."""
         self._scope = scope
         self.set_static(services)
+        self._set_aliases()
         if self.watcher is not None:
             self.watcher.rescope(scope)
 

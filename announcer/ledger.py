@@ -11,6 +11,8 @@ Of each endpoint two keys are ours, its record and its withdrawal, and one trans
     up          put, host lease deleted
     down        deleted         put, host lease     (its producer is still here)
     gone        deleted         put, history lease  (kept for a while, then expires by itself)
+
+An alias has a record and no more: nothing stands behind it that could go down.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from discod.model.endpoint import Endpoint, EndpointId, Producer, Reason, Withdrawal
+from discod.model.endpoint import Alias, Endpoint, EndpointId, Producer, Reason, Withdrawal
 from discod.model.schema import (
     HostKey,
     Keyspace,
@@ -26,7 +28,8 @@ from discod.model.schema import (
     RecordKey,
     RefusedKey,
     WithdrawnKey,
-    decode_endpoint,
+    decode_record,
+    encode_alias,
     encode_endpoint,
     encode_withdrawal,
 )
@@ -82,6 +85,7 @@ class Ledger:
         self._offers: dict[EndpointId, dict[str, Status]] = {}
         self._units: dict[str, tuple[Status, ...]] = {}
         self._gone: dict[EndpointId, Status] = {}
+        self._aliases: dict[EndpointId, Alias] = {}
         self._singles: dict[str, bytes] = {}  # host record, refusals: key -> value
         self._stored: dict[str, _Stored] = {}
         self._deleted: dict[str, int] = {}  # own deletions the watch has not confirmed -> revision
@@ -117,6 +121,13 @@ class Ledger:
             self._units[unit] = tuple(after.values())
         else:
             self._units.pop(unit, None)
+
+    def set_aliases(self, aliases: Iterable[Alias]) -> None:
+        """Want exactly these aliases."""
+        before, self._aliases = self._aliases, {alias.id: alias for alias in aliases}
+        for id_ in before.keys() | self._aliases.keys():
+            if before.get(id_) != self._aliases.get(id_):
+                self._dirty[id_] = None
 
     def keep(self, key: str, value: bytes | None) -> None:
         """Want a single key (host record, refusal) to have `value`, or to be absent."""
@@ -191,10 +202,10 @@ class Ledger:
             self._mark(op.key)
 
     def is_stored(self, id_: EndpointId, leases: Leases | None) -> bool:
-        """Whether the store has confirmed exactly what is wanted for an endpoint."""
+        """Whether the store has confirmed exactly what is wanted for an endpoint or an alias."""
         if leases is None or not self.known:
             return False
-        return not any(True for _ in self._endpoint_ops(id_, leases, 0.0))
+        return not any(True for _ in self._record_ops(id_, leases, 0.0))
 
     # What remains -------------------------------------------------------------------------------
 
@@ -208,7 +219,7 @@ class Ledger:
         withdraw: list[list[Op]] = []
         other: list[list[Op]] = []
         for id_ in list(self._dirty):
-            ops = list(self._endpoint_ops(id_, leases, now))
+            ops = list(self._record_ops(id_, leases, now))
             if not ops:
                 del self._dirty[id_]
                 self._gone.pop(id_, None)
@@ -227,6 +238,13 @@ class Ledger:
         """Compare everything again: what was attached to other leases is written anew."""
         self._all_dirty()
 
+    def _record_ops(self, id_: EndpointId, leases: Leases, now: float) -> Iterator[Op]:
+        alias = self._aliases.get(id_)
+        if alias is None:
+            yield from self._endpoint_ops(id_, leases, now)
+        else:
+            yield from self._up_ops(self._keys.record(id_), encode_alias(alias), leases)
+
     def _endpoint_ops(self, id_: EndpointId, leases: Leases, now: float) -> Iterator[Op]:
         record, withdrawn = self._keys.record(id_), self._keys.withdrawn(self._host, id_)
         has_record, has_withdrawn = self._stored.get(record), self._stored.get(withdrawn)
@@ -234,9 +252,7 @@ class Ledger:
         if status is None:
             yield from self._orphan_ops(id_, leases, now)
         elif status.up:
-            value = encode_endpoint(status.endpoint)
-            if has_record is None or (has_record.value, has_record.lease) != (value, leases.host):
-                yield Put(record, value, leases.host)
+            yield from self._up_ops(record, encode_endpoint(status.endpoint), leases)
             if has_withdrawn is not None:
                 yield Delete(withdrawn)
         else:
@@ -252,12 +268,20 @@ class Ledger:
             if not right or has_withdrawn is None or has_withdrawn.value != value:
                 yield Put(withdrawn, value, lease)
 
+    def _up_ops(self, key: str, value: bytes, leases: Leases) -> Iterator[Op]:
+        stored = self._stored.get(key)
+        if stored is None or (stored.value, stored.lease) != (value, leases.host):
+            yield Put(key, value, leases.host)
+
     def _orphan_ops(self, id_: EndpointId, leases: Leases, now: float) -> Iterator[Op]:
-        """Of an endpoint nobody here offers: left by an earlier run of the daemon."""
+        """Of what nobody here offers: left by an earlier run of the daemon."""
         record, withdrawn = self._keys.record(id_), self._keys.withdrawn(self._host, id_)
         has_record, has_withdrawn = self._stored.get(record), self._stored.get(withdrawn)
         if has_record is not None:
-            endpoint = decode_endpoint(record, id_, has_record.value)
+            endpoint = decode_record(record, id_, has_record.value)
+            if isinstance(endpoint, Alias):
+                yield Delete(record)
+                return
             if endpoint.producer is Producer.DOCKER and not self.docker_known:
                 if has_record.lease != leases.host:
                     yield Put(record, has_record.value, leases.host)
@@ -270,11 +294,10 @@ class Ledger:
 
     def _single_ops(self, key: str, leases: Leases) -> Iterator[Op]:
         value, stored = self._singles.get(key), self._stored.get(key)
-        if value is None:
-            if stored is not None:
-                yield Delete(key)
-        elif stored is None or (stored.value, stored.lease) != (value, leases.host):
-            yield Put(key, value, leases.host)
+        if value is not None:
+            yield from self._up_ops(key, value, leases)
+        elif stored is not None:
+            yield Delete(key)
 
     def _mine(self, key: str, value: bytes) -> bool:
         try:
@@ -282,7 +305,7 @@ class Ledger:
                 case RecordKey(id_):
                     if self._marker not in value:  # spares decoding every other host's records
                         return False
-                    return decode_endpoint(key, id_, value).host == self._host
+                    return decode_record(key, id_, value).host == self._host
                 case WithdrawnKey(host, _) | RefusedKey(host, _) | HostKey(host):
                     return host == self._host
         except RecordError:
@@ -301,6 +324,7 @@ class Ledger:
             self._mark(key)
         self._dirty.update(dict.fromkeys(self._offers))
         self._dirty.update(dict.fromkeys(self._gone))
+        self._dirty.update(dict.fromkeys(self._aliases))
         self._dirty_singles.update(dict.fromkeys(self._singles))
 
 

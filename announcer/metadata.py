@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from discod.model.endpoint import Fault, Protocol
+from discod.model.endpoint import Fault, Prefer, Protocol
 from discod.model.settings import AddressMode, CheckKind
 
 T = TypeVar("T")
@@ -66,6 +66,9 @@ class Terms:
     id: Said[str] | None = None
     weight: Said[int] | None = None
     priority: Said[int] | None = None
+    ttl: Said[int] | None = None
+    alpn: Said[tuple[str, ...]] | None = None
+    prefer: Said[Prefer] | None = None
     address: Said[AddressMode] | None = None
     ignore: Said[bool] | None = None
     check: Said[CheckWord] | None = None

@@ -264,5 +264,8 @@ class _Reader:
             producer=Producer.DOCKER,
             since=self.container.started,
             target=target,
+            ttl=terms.ttl.value if terms.ttl else 0,
+            alpn=terms.alpn.value if terms.alpn else (),
+            prefer=terms.prefer.value if terms.prefer else None,
         )
         return Offer(endpoint, check_of(terms, self.scope.checks))

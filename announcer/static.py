@@ -58,6 +58,9 @@ def offers_of(
                     producer=producer,
                     since=since,
                     target=target if address.version == 6 and nth == 1 else "",
+                    ttl=service.ttl,
+                    alpn=service.alpn,
+                    prefer=service.prefer,
                 ),
                 service.check,
             )

@@ -11,6 +11,8 @@ import re
 from typing import cast
 
 from announcer.metadata import CheckWord, PortKey
+from discod.model.endpoint import Prefer
+from discod.model.fields import ALPN_RULE, is_alpn
 from discod.model.names import LABEL_RULE, is_label, is_port_name, service_fault
 from discod.model.settings import AddressMode
 
@@ -18,6 +20,9 @@ PORTS_MAX = 64
 """Ports one container may offer: instances stay readable, and one transaction holds them."""
 
 TAGS_MAX = 32
+ALPN_MAX = 16
+TTL_MAX = 604_800
+"""Seconds, a week: as ``ttl`` of ``[[service]]``, and as RFC 8767 caps what caches keep."""
 ATTRIBUTES_MAX = 32
 ATTRIBUTE_MAX = 256
 """Characters of one attribute's value: with `ATTRIBUTES_MAX`, a transaction of 128 records stays
@@ -47,6 +52,27 @@ def weight(text: str) -> int:
 def priority(text: str) -> int:
     """1 to 65535: SkyDNS readers take 0 for "not given", which is 10."""
     return integer(text, 1, 65535)
+
+
+def ttl(text: str) -> int:
+    """Seconds, 0 to a week."""
+    return integer(text, 0, TTL_MAX)
+
+
+def alpn(text: str) -> tuple[str, ...]:
+    """ALPN ids between commas, the preferred first (RFC 7301); none twice."""
+    rule = f"expected {ALPN_RULE}, between commas, each once and at most {ALPN_MAX}"
+    found = tuple(item.strip() for item in text.split(","))
+    if not all(map(is_alpn, found)) or len(set(found)) != len(found) or len(found) > ALPN_MAX:
+        raise ValueError(rule)
+    return found
+
+
+def prefer(text: str) -> Prefer:
+    """Which endpoints answers are made of, while any of them is up."""
+    if text not in ("none", "local", "zone"):
+        raise ValueError("expected none, local or zone")
+    return cast(Prefer, text)
 
 
 def port_number(text: str) -> int:

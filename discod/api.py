@@ -12,7 +12,7 @@ from typing import Any
 
 from discod.explain import Explanation, Finding
 from discod.model.catalog import Catalog, Entry
-from discod.model.endpoint import Address, Endpoint, Fault, Loss, Refusal, Withdrawal
+from discod.model.endpoint import Address, Alias, Endpoint, Fault, Loss, Refusal, Withdrawal
 from discod.model.report import EndpointReport, PartReport, ProducerReport
 from discod.readiness import Readiness
 from discod.view import StoreReport
@@ -29,13 +29,14 @@ def error(fault: Fault, more: Sequence[Fault] = ()) -> Document:
 
 
 def services(catalog: Catalog) -> Document:
-    """``/v1/services``: every service that has, or lately had, an endpoint."""
+    """``/v1/services``: every service that has, or lately had, an endpoint, and every alias."""
     down: dict[str, int] = {}
     for id_ in _down(catalog):
         down[id_.service] = down.get(id_.service, 0) + 1
     rows = []
-    for name in sorted({*catalog.services, *down}):
+    for name in sorted({*catalog.services, *catalog.aliases, *down}):
         up = list(catalog.services.get(name, {}).values())
+        alias = catalog.alias(name)
         rows.append(
             {
                 "name": name,
@@ -44,6 +45,7 @@ def services(catalog: Catalog) -> Document:
                 "ports": sorted({_port(endpoint) for endpoint in up if endpoint.port}),
                 "tags": sorted({tag for endpoint in up for tag in endpoint.tags}),
                 "hosts": sorted({endpoint.host for endpoint in up if endpoint.host}),
+                "alias": alias.target if alias else None,
             }
         )
     return {"domain": catalog.domain, "revision": catalog.revision, "services": rows}
@@ -62,7 +64,12 @@ def service(catalog: Catalog, name: str) -> Document | None:
         for id_, one in catalog.lost.items()
         if id_.service == name and catalog.endpoint(id_) is None
     ]
-    if not (up or withdrawn or lost):
+    counts = catalog.alias(name)
+    aliases = [
+        {**alias_document(one, catalog.domain), "in_dns": one is counts}
+        for one in catalog.aliases.get(name, {}).values()
+    ]
+    if not (up or withdrawn or lost or aliases):
         return None
     return {
         "name": name,
@@ -71,6 +78,7 @@ def service(catalog: Catalog, name: str) -> Document | None:
         "up": sorted(up, key=_by_instance),
         "withdrawn": sorted(withdrawn, key=_by_instance),
         "lost": sorted(lost, key=_by_instance),
+        "aliases": sorted(aliases, key=_by_instance),
     }
 
 
@@ -88,6 +96,7 @@ def hosts(catalog: Catalog, this: str) -> Document:
                 "this": name == this,
                 "live": known is not None,
                 "addresses": [str(a) for a in known.addresses] if known else [],
+                "zone": known.zone if known else "",
                 "version": known.version if known else "",
                 "started": known.started if known else None,
                 "drained": known.drained if known else None,
@@ -125,6 +134,7 @@ def catalog_document(catalog: Catalog, store: StoreReport) -> Document:
         "counts": {
             "services": len(catalog.services),
             "endpoints": sum(len(instances) for instances in catalog.services.values()),
+            "aliases": sum(len(instances) for instances in catalog.aliases.values()),
             "withdrawn": len(catalog.withdrawn),
             "lost": len(catalog.lost),
             "hosts": len(catalog.hosts),
@@ -149,6 +159,7 @@ def entry(news: Entry, domain: str) -> Document:
         "revision": news.revision,
         "host": news.host or (news.endpoint.host if news.endpoint else ""),
         "endpoint": endpoint_document(news.endpoint, domain) if news.endpoint else None,
+        "alias": alias_document(news.alias, domain) if news.alias else None,
         "reason": news.reason,
         "detail": news.detail,
     }
@@ -219,11 +230,10 @@ def prometheus(catalog: Catalog, wanted: str = "", tag: str = "") -> list[Docume
 
 def endpoint_document(endpoint: Endpoint, domain: str) -> Document:
     """One endpoint, as everywhere in the API."""
-    owner = [endpoint.service, domain]
     return {
         "service": endpoint.service,
         "instance": endpoint.instance,
-        "name": ".".join([endpoint.instance, *owner] if endpoint.instance else owner),
+        "name": _name(endpoint, domain),
         "address": str(endpoint.address),
         "port": endpoint.port,
         "protocol": endpoint.protocol,
@@ -231,6 +241,9 @@ def endpoint_document(endpoint: Endpoint, domain: str) -> Document:
         "tags": list(endpoint.tags),
         "weight": endpoint.weight,
         "priority": endpoint.priority,
+        "ttl": endpoint.ttl,
+        "alpn": list(endpoint.alpn),
+        "prefer": endpoint.prefer,
         "attributes": dict(endpoint.attributes),
         "text": endpoint.text,
         "host": endpoint.host,
@@ -241,9 +254,27 @@ def endpoint_document(endpoint: Endpoint, domain: str) -> Document:
     }
 
 
+def alias_document(alias: Alias, domain: str) -> Document:
+    """One alias, as everywhere in the API."""
+    return {
+        "service": alias.service,
+        "instance": alias.instance,
+        "name": f"{alias.service}.{domain}",
+        "target": alias.target,
+        "ttl": alias.ttl,
+        "host": alias.host,
+        "since": alias.since,
+    }
+
+
 def socket_address(address: Address, port: int) -> str:
     """``192.0.2.1:80`` or ``[2001:db8::1]:80``."""
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def _name(endpoint: Endpoint, domain: str) -> str:
+    """The endpoint's own name; the service's for a foreign record that stands right there."""
+    return ".".join(filter(None, (endpoint.instance, endpoint.service, domain)))
 
 
 def _down(catalog: Catalog) -> set[Any]:
@@ -308,6 +339,7 @@ def _finding(one: Finding, domain: str) -> Document:
         "since": one.since,
         "revision": one.revision,
         "endpoint": endpoint_document(one.endpoint, domain) if one.endpoint else None,
+        "alias": alias_document(one.alias, domain) if one.alias else None,
         "container": one.container,
         "reason": one.reason,
         "stored": one.stored,

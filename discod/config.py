@@ -1,17 +1,17 @@
 """The configuration file: read it, and look at the files it names.
 
-Rule: the parsing itself is pure and stands in `discod.config_parse`; here is all of its file I/O.
+Rule: the parsing itself is pure and stands in `discod.config_parse`; here and in
+`discod.config_files` is all of its file I/O.
 """
 
 from __future__ import annotations
 
-import os
 import ssl
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from discod.config_fault import ConfigError, ConfigFault
+from discod.config_files import dns_file_faults, mode_fault, pair_fault, unreadable
 from discod.config_parse import parse_config
 from discod.model.settings import Settings
 
@@ -80,34 +80,24 @@ def _file_faults(settings: Settings) -> Iterator[ConfigFault]:
     for key in ("ca", "cert", "key", "password_file"):
         path = getattr(store, key)
         if path:
-            fault = _unreadable(path)
+            fault = unreadable(path)
             readable = readable and not fault
             if fault:
                 yield _fault(f"store.{key}", path, fault)
     if readable:
         yield from _tls_faults(settings)
-    if store.password_file and not _unreadable(store.password_file):
+    if store.password_file and not unreadable(store.password_file):
         yield from _password_faults(store.password_file)
     if dns.listen and dns.forward and not dns.upstreams:
-        fault = _unreadable(dns.resolv_conf)
+        fault = unreadable(dns.resolv_conf)
         if fault:
             yield _fault("dns.resolv_conf", dns.resolv_conf, f"{fault}; or name dns.upstreams")
+    for key, path, expected in dns_file_faults(settings):
+        yield _fault(key, path, expected)
 
 
 def _fault(key: str, value: str, expected: str) -> ConfigFault:
     return ConfigFault(key, f'"{value}"', expected, None)
-
-
-def _unreadable(path: str) -> str:
-    """Why the regular file at `path` cannot be read; empty when it can."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - as open() below, of one string
-        if not stat.S_ISREG(status.st_mode):
-            return "expected a regular file"
-        with open(path, "rb"):  # noqa: PTH123
-            return ""
-    except OSError as error:
-        return f"expected a readable file: {error.strerror}"
 
 
 def _tls_faults(settings: Settings) -> Iterator[ConfigFault]:
@@ -119,24 +109,19 @@ def _tls_faults(settings: Settings) -> Iterator[ConfigFault]:
         except (ssl.SSLError, OSError):
             yield _fault("store.ca", store.ca, "expected PEM certificates")
     if store.cert and store.key:
-        try:
-            # The callback keeps OpenSSL from asking for a passphrase on the terminal.
-            context.load_cert_chain(store.cert, store.key, password=lambda: "")
-        except (ssl.SSLError, OSError) as error:
-            reason = getattr(error, "reason", None) or "unreadable"
-            what = f"expected a PEM certificate and its own, unencrypted store.key ({reason})"
+        what = pair_fault(context, store.cert, store.key, "store.key")
+        if what:
             yield _fault("store.cert", store.cert, what)
 
 
 def _password_faults(path: str) -> Iterator[ConfigFault]:
     try:
         lines = read_text(Path(path)).splitlines()
-        mode = Path(path).stat().st_mode
+        open_to = mode_fault(path)
     except (ConfigError, OSError):
         yield _fault("store.password_file", path, "expected UTF-8 text")
         return
     if not lines or not lines[0].strip():
         yield _fault("store.password_file", path, "expected the password on its first line")
-    if mode & stat.S_IRWXO:
-        expected = f"expected no access for others (mode {stat.S_IMODE(mode):04o}; chmod o= it)"
-        yield _fault("store.password_file", path, expected)
+    if open_to:
+        yield _fault("store.password_file", path, open_to)

@@ -6,26 +6,13 @@ one of them is faulty already. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
+from discod.config_cross_dns import dns_contradictions
 from discod.config_fault import Path
+from discod.config_finding import Finding
 from discod.config_values import show_duration
-from discod.model.endpoint import Address
-from discod.model.settings import ListenAddress, ServiceSettings, Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One contradiction."""
-
-    path: Path
-    """The key to blame."""
-    value: object
-    expected: str
-    rests_on: tuple[Path, ...]
-    """The other keys."""
-
+from discod.model.settings import ServiceSettings, Settings
 
 SHORTER = (
     ("store", "timeout", "lease_ttl", "or the lease can end during one call"),
@@ -45,9 +32,17 @@ def contradictions(
     """
     yield from _store(settings)
     yield from _times(settings)
-    yield from _sockets(settings)
-    yield from _dns(settings)
-    yield from _services(services)
+    yield from dns_contradictions(settings)
+    yield from _aliases(settings, services)
+    for index, service in services.items():
+        if service.prefer == "zone" and not settings.host.zone:
+            yield Finding(
+                ("service", index, "prefer"),
+                "zone",
+                "expected also host.zone: the endpoint stands in no zone without it",
+                (("host", "zone"),),
+            )
+    yield from service_contradictions(services)
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
@@ -93,78 +88,41 @@ def _times(settings: Settings) -> Iterator[Finding]:
             )
 
 
-def _show(listen: ListenAddress) -> str:
-    host = f"[{listen.address}]" if listen.address.version == 6 else str(listen.address)
-    return f"{host}:{listen.port}"
-
-
-def _overlap(one: ListenAddress, other: ListenAddress) -> bool:
-    """Whether both cannot be bound: same port, and same address or a wildcard of its family."""
-    a, b = one.address, other.address
-    if one.port != other.port or a.version != b.version:
-        return False
-    return a == b or a.is_unspecified or b.is_unspecified
-
-
-def _sockets(settings: Settings) -> Iterator[Finding]:
-    placed: list[tuple[str, int, ListenAddress]] = [
-        (section, index, listen)
-        for section, listens in (("dns", settings.dns.listen), ("http", settings.http.listen))
-        for index, listen in enumerate(listens)
-    ]
-    for number, (section, index, listen) in enumerate(placed):
-        for earlier, at, taken in placed[:number]:
-            if _overlap(listen, taken):
-                yield Finding(
-                    (section, "listen", index),
-                    _show(listen),
-                    f"expected a port that {earlier}.listen[{at}] ({_show(taken)}) leaves free",
-                    ((earlier, "listen"), (section, "listen")),
-                )
-                break
-
-
-def _reaches(upstream: ListenAddress, listen: ListenAddress, own: Sequence[Address]) -> bool:
-    if upstream.port != listen.port:
-        return False
-    if upstream.address == listen.address:
-        return True
-    here = upstream.address.is_loopback or upstream.address in own
-    # A wildcard IPv6 socket may serve IPv4 too.
-    return listen.address.is_unspecified and here
-
-
-def _dns(settings: Settings) -> Iterator[Finding]:
-    dns = settings.dns
-    for index, upstream in enumerate(dns.upstreams):
-        for at, listen in enumerate(dns.listen):
-            if _reaches(upstream, listen, settings.host.addresses):
-                yield Finding(
-                    ("dns", "upstreams", index),
-                    _show(upstream),
-                    f"expected another server: this is discod itself (dns.listen[{at}])",
-                    (("dns", "listen"), ("dns", "upstreams"), ("host", "addresses")),
-                )
-                break
-    if dns.upstreams and not dns.forward:
-        yield Finding(
-            ("dns", "upstreams"),
-            [_show(upstream) for upstream in dns.upstreams],
-            "expected none, for dns.forward is false",
-            (("dns", "forward"),),
-        )
-    for index, network in enumerate(dns.allow):
-        if network.prefixlen == 0 and dns.forward:
+def _aliases(settings: Settings, services: Mapping[int, ServiceSettings]) -> Iterator[Finding]:
+    at: Path = ("announce", "aliases")
+    domain = f".{settings.dns.domain}"
+    # A target in the domain is known by its service's label, as it may be written.
+    targets = {name: to.removesuffix(domain) for name, to in settings.announce.aliases}
+    offered: dict[str, int] = {}
+    for index, service in services.items():
+        offered.setdefault(service.name, index)
+    looping: set[str] = set()
+    for name, target in targets.items():
+        if name in offered:
+            index = offered[name]
             yield Finding(
-                ("dns", "allow", index),
-                str(network),
-                "expected the networks of your own clients, or dns.forward = false:"
-                " with forwarding this is an open resolver",
-                (("dns", "forward"), ("dns", "allow")),
+                (*at, name),
+                target,
+                f"expected a name that service[{index}] does not have: its endpoints would hide"
+                " the alias",
+                (("service", index),),
+            )
+        chain = [name]
+        while target in targets and target not in chain:
+            chain.append(target)
+            target = targets[target]
+        if target == name and name not in looping:
+            looping.update(chain)
+            yield Finding(
+                (*at, name),
+                targets[name],
+                "expected a name that does not lead back: " + " -> ".join([*chain, name]),
+                (at, ("dns", "domain")),
             )
 
 
-def _services(services: Mapping[int, ServiceSettings]) -> Iterator[Finding]:
+def service_contradictions(services: Mapping[int, ServiceSettings]) -> Iterator[Finding]:
+    """What does not go together among services alone."""
     first: dict[tuple[str, int, str], int] = {}
     for index, service in services.items():
         # What the instance label is made of, so two of them would be one endpoint.

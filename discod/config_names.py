@@ -5,16 +5,12 @@ Rule: as in `discod.config_values`. Pure.
 
 from __future__ import annotations
 
-import re
-
 from discod.config_values import UPSTREAM, Invalid, Mismatch, Rule, Wrong, list_of, string, text
+from discod.model.fields import is_alpn, is_target
 from discod.model.names import is_domain, service_fault
 from discod.model.settings import Route
 
-ALPN: Rule[str] = text(
-    'ALPN ids of letters, digits, "-", "/" and ".", as "h2"',
-    lambda v: re.match(r"[A-Za-z0-9./-]{1,32}\Z", v) is not None,
-)
+ALPN: Rule[str] = text('ALPN ids of letters, digits, "-", "/" and ".", as "h2"', is_alpn)
 
 
 def _domain(value: object) -> str:
@@ -37,6 +33,8 @@ def _aliases(value: object) -> tuple[tuple[str, str], ...]:
             continue
         try:
             found[key] = _domain(target)
+            if not is_target(found[key]):
+                raise Mismatch
         except Mismatch:
             wrongs.append(Wrong((key,), target, "expected a service or a domain name"))
             continue

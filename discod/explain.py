@@ -97,7 +97,8 @@ def _answers(
     name = query.dns_name(catalog.domain)
     if resolve is None or not name:
         return ()
-    services = {f.endpoint.service for f in findings if f.endpoint is not None}
+    meant = [f.endpoint or f.alias for f in findings]
+    services = {one.service for one in meant if one is not None}
     if query.service and services and query.service not in services:
         return ()  # a container's name, which nobody would ask the resolver for
     try:
@@ -133,9 +134,11 @@ def _verdict(
         where = ", ".join(sorted({f.host or "foreign producers" for f in up}))
         if len(up) == 1:
             since = f" since {moment(up[0].since)}" if up[0].since else ""
-            text = f"{shown} is in DNS: {up[0].subject} on {where}{since}"
+            what = up[0].subject + (f", {up[0].why}," if up[0].alias else "")
+            text = f"{shown} is in DNS: {what} on {where}{since}"
         else:
-            text = f"{shown} is in DNS: {len(up)} endpoints on {where}"
+            noun = "endpoints" if all(one.endpoint for one in up) else "findings"
+            text = f"{shown} is in DNS: {len(up)} {noun} on {where}"
         return f"{text}; {len(rest)} more not ({_states(rest)})." if rest else f"{text}."
     if len(rest) == 1:
         one = rest[0]
@@ -184,6 +187,11 @@ def _notes(
             f"the Catalog is stale: no sign of the store for {store.age:.0f} s "
             f"({store.error or 'no reason known'}); DNS answers from revision {catalog.revision}"
         )
+    for alias in [f.alias for f in findings if f.alias and f.state is State.UP]:
+        service = alias.target.removesuffix(f".{catalog.domain}")
+        inside = service != alias.target and "." not in service
+        if inside and service not in catalog.services and service not in catalog.aliases:
+            notes.append(f"{alias.target} has no endpoint that is up, so the alias leads nowhere")
     for name in sorted({f.host for f in findings if f.host}):
         known = catalog.hosts.get(name)
         if known is None:
@@ -201,6 +209,7 @@ def _notes(
 def _looked_at(catalog: Catalog, producers: Sequence[ProducerReport], host: str) -> tuple[str, ...]:
     return (
         f"{len(catalog.services)} services of {catalog.domain} at revision {catalog.revision}",
+        f"{len(catalog.aliases)} aliases",
         f"{len(catalog.withdrawn)} withdrawals, {len(catalog.lost)} losses, "
         f"{len(catalog.refused)} refused containers, {len(catalog.invalid)} invalid records",
         f"{len(catalog.hosts)} hosts",
@@ -217,5 +226,10 @@ def _nearest(
     names: Iterable[str] = catalog.hosts
     if not query.node:
         known = {id_.service for id_ in (*catalog.withdrawn, *catalog.lost)}
-        names = {*catalog.services, *known, *(p.name for p in producers if p.name)}
+        names = {
+            *catalog.services,
+            *catalog.aliases,
+            *known,
+            *(p.name for p in producers if p.name),
+        }
     return tuple(get_close_matches(wanted, sorted(names), n=3, cutoff=0.6))

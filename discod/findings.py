@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from discod.model.catalog import Catalog
-from discod.model.endpoint import Endpoint, EndpointId, Fault, Loss, Reason, Withdrawal
+from discod.model.endpoint import Alias, Endpoint, EndpointId, Fault, Loss, Reason, Withdrawal
 from discod.model.names import reversed_labels
 from discod.model.report import EndpointReport, ProducerReport
 from discod.query import Query
@@ -27,6 +27,8 @@ class State(StrEnum):
     """Known, and not in DNS for a stated reason."""
     PENDING = "pending"
     """Up on this host, and not yet confirmed by the store."""
+    SHADOWED = "shadowed"
+    """An alias that is not in DNS because endpoints or another alias of its name are."""
     LOST = "lost"
     """Vanished without a statement."""
     REFUSED = "refused"
@@ -50,6 +52,7 @@ class Finding:
     revision: int | None = None
     """Of the store, when this was written or vanished; None when the store has not said."""
     endpoint: Endpoint | None = None
+    alias: Alias | None = None
     container: str = ""
     reason: Reason | None = None
     stored: bool | None = None
@@ -80,6 +83,7 @@ def gather(
     """Everything that the query is about; endpoints that are in DNS come first."""
     return [
         *_endpoints(query, catalog, producers, store),
+        *_aliases(query, catalog),
         *_hosts(query, catalog),
         *_producers(query, producers, host),
         *_refusals(query, catalog, host),
@@ -185,6 +189,32 @@ def _endpoint(one: _Sighting, catalog: Catalog, store: StoreReport) -> Finding:
         reason=said.reason,
         revision=said.revision or None,
     )
+
+
+def _aliases(query: Query, catalog: Catalog) -> list[Finding]:
+    found = []
+    for service, instances in catalog.aliases.items():
+        counts = catalog.alias(service)
+        for alias in instances.values():
+            if not query.is_alias(alias):
+                continue
+            why = f"alias of {alias.target}"
+            if counts is None:
+                why += f"; not used while {service} has endpoints"
+            elif alias is not counts:
+                why += f"; not used, {counts.instance} comes first"
+            found.append(
+                Finding(
+                    State.UP if alias is counts else State.SHADOWED,
+                    subject=f"{service}/{alias.instance}",
+                    why=why,
+                    host=alias.host,
+                    since=alias.since or None,
+                    revision=alias.revision or None,
+                    alias=alias,
+                )
+            )
+    return sorted(found, key=lambda f: (f.state is not State.UP, f.subject))
 
 
 def _hosts(query: Query, catalog: Catalog) -> list[Finding]:

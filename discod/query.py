@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from discod.model.endpoint import Address, Endpoint
+from discod.model.endpoint import Address, Alias, Endpoint
 
 QUERY_MAX = 300
 """Characters; a DNS name has at most 253, a container id 64."""
@@ -58,6 +58,12 @@ class Query:
         if self.is_container(endpoint.container, endpoint.container_name):
             return True
         return self.labels is not None and self._named(self.labels, endpoint)
+
+    def is_alias(self, alias: Alias) -> bool:
+        """Whether it means (also) this alias; ports are asked of what it leads to."""
+        if self.foreign or not self.labels:
+            return False
+        return self.labels in ((alias.service,), (alias.instance, alias.service))
 
     def _named(self, labels: tuple[str, ...], endpoint: Endpoint) -> bool:
         if self.srv is not None and self.srv != (endpoint.port_name, endpoint.protocol):

@@ -6,7 +6,7 @@ are folded, in a pipe each row is one line. Foreign text cannot steer the termin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
@@ -31,6 +31,7 @@ _STATES = {
     "down": "red",
     "lost": "red",
     "pending": "yellow",
+    "shadowed": "yellow",
     "refused": "red",
     "silent": "yellow",
     "invalid": "red",
@@ -38,6 +39,8 @@ _STATES = {
     "host-up": "green",
     "withdrawn": "yellow",
     "host-gone": "red",
+    "alias-up": "green",
+    "alias-gone": "yellow",
 }
 
 
@@ -80,13 +83,15 @@ def services(page: Page, document: Any) -> str:
             " ".join(one["ports"]),
             " ".join(one["hosts"]),
             " ".join(one["tags"]),
+            one.get("alias") or "",
         ]
         for one in document["services"]
     ]
     if not rows:
         return f"no services in {tame(document['domain'])}"
-    head = ("SERVICE", "UP", "DOWN", "PORTS", "HOSTS", "TAGS")
-    return render(page, _table(page, head, rows, loose=frozenset({"PORTS", "HOSTS", "TAGS"})))
+    head = ("SERVICE", "UP", "DOWN", "PORTS", "HOSTS", "TAGS", "ALIAS OF")
+    loose = frozenset({"PORTS", "HOSTS", "TAGS", "ALIAS OF"})
+    return render(page, _table(page, *_without_empty(head, rows, {"ALIAS OF"}), loose=loose))
 
 
 def service(page: Page, document: Any) -> str:
@@ -108,11 +113,27 @@ def service(page: Page, document: Any) -> str:
                     one["container_name"] or one["container"][:12],
                     age(page.now, one.get("at") or one["since"]),
                     why,
+                    settings(one),
                     one["instance"],
                 ]
             )
-    head = ("STATE", "ADDRESS", "PORT", "HOST", "CONTAINER", "FOR", "WHY", "INSTANCE")
-    return render(page, _table(page, head, rows, loose=frozenset({"CONTAINER", "WHY", "INSTANCE"})))
+    rows += [
+        [
+            "up" if one["in_dns"] else "shadowed",
+            f"alias of {one['target']}",
+            "",
+            one["host"] or "foreign",
+            "",
+            age(page.now, one["since"]),
+            "" if one["in_dns"] else "endpoints or another alias come first",
+            settings(one),
+            one["instance"],
+        ]
+        for one in document.get("aliases", ())
+    ]
+    head = ("STATE", "ADDRESS", "PORT", "HOST", "CONTAINER", "FOR", "WHY", "SETTINGS", "INSTANCE")
+    loose = frozenset({"CONTAINER", "WHY", "SETTINGS", "INSTANCE"})
+    return render(page, _table(page, *_without_empty(head, rows, {"SETTINGS"}), loose=loose))
 
 
 def hosts(page: Page, document: Any) -> str:
@@ -127,6 +148,7 @@ def hosts(page: Page, document: Any) -> str:
                 one["name"] + (" (this)" if one["this"] else ""),
                 state,
                 str(one["endpoints"]),
+                one.get("zone", ""),
                 " ".join(one["addresses"]),
                 one["version"],
                 age(page.now, one["started"]),
@@ -134,10 +156,9 @@ def hosts(page: Page, document: Any) -> str:
         )
     if not rows:
         return "no hosts"
-    head = ("HOST", "STATE", "ENDPOINTS", "ADDRESSES", "VERSION", "RUNNING FOR")
-    return render(
-        page, _table(page, head, rows, loose=frozenset({"ADDRESSES", "VERSION"}), state=1)
-    )
+    head = ("HOST", "STATE", "ENDPOINTS", "ZONE", "ADDRESSES", "VERSION", "RUNNING FOR")
+    loose = frozenset({"ADDRESSES", "VERSION"})
+    return render(page, _table(page, *_without_empty(head, rows, {"ZONE"}), loose=loose, state=1))
 
 
 def event(page: Page, document: Any) -> str:
@@ -145,8 +166,11 @@ def event(page: Page, document: Any) -> str:
     line = Text(datetime.fromtimestamp(page.now).astimezone().strftime("%H:%M:%S "))
     what = str(document["what"])
     line.append(f"{what:<12} ", style=_style(page, what))
-    one = document["endpoint"]
-    if one is None:
+    one, alias = document["endpoint"], document.get("alias")
+    if alias is not None:
+        line.append(tame(f"{alias['service']} is {alias['target']}"))
+        line.append(tame(f"  on {alias['host']}" if alias["host"] else ""))
+    elif one is None:
         line.append(tame(f"host {document['host']}"))
     else:
         line.append(tame(f"{one['service']} {socket_address(one)} {_port_name(one)}".rstrip()))
@@ -218,6 +242,18 @@ def socket_address(document: Any) -> str:
     return f"[{address}]:{document['port']}" if ":" in address else f"{address}:{document['port']}"
 
 
+def settings(document: Any) -> str:
+    """What an endpoint or an alias asks of its answers, where that is not the default."""
+    said = []
+    if document.get("ttl"):
+        said.append(f"ttl {document['ttl']}")
+    if document.get("alpn"):
+        said.append(f"alpn {','.join(document['alpn'])}")
+    if document.get("prefer"):
+        said.append(f"prefer {document['prefer']}")
+    return ", ".join(said)
+
+
 def _facts(page: Page, one: Any) -> Iterable[str]:
     if one["faults"]:
         for fault in one["faults"]:
@@ -228,6 +264,8 @@ def _facts(page: Page, one: Any) -> Iterable[str]:
     if one["endpoint"]:
         address = f"{socket_address(one['endpoint'])} {_port_name(one['endpoint'])}"
         about.append(address.rstrip())
+    if said := settings(one["endpoint"] or one.get("alias") or {}):
+        about.append(said)
     if one["container"]:
         about.append(f"container {one['container']}")
     if one["host"]:
@@ -245,6 +283,18 @@ def _facts(page: Page, one: Any) -> Iterable[str]:
         yield f"{said} {at_revision}".rstrip()
     elif at_revision:
         yield f"in the store {at_revision}"
+
+
+def _without_empty(
+    head: Sequence[str], rows: Sequence[Sequence[str]], optional: Set[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Head and rows without those columns of `optional` that are empty in every row."""
+    kept = [
+        index
+        for index, name in enumerate(head)
+        if name not in optional or any(row[index] for row in rows)
+    ]
+    return [head[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
 def _table(

@@ -5,13 +5,22 @@ Rule: whatever the bytes are, the outcome is a value of the type asked for or a 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeVar
 
 from discod.model.endpoint import Address, Fault
-from discod.model.names import is_label
+from discod.model.names import is_domain, is_label
+
+ALPN_RULE = 'ALPN ids of 1 to 32 letters, digits, "-", "/" and ".", as h2'
+"""The rule of `is_alpn` in words, for messages."""
+
+_ALPN = re.compile(r"[A-Za-z0-9./-]{1,32}\Z")
+
+T = TypeVar("T", bound=str)
 
 
 class RecordError(ValueError):
@@ -53,6 +62,20 @@ def is_address(text: str) -> bool:
     return "%" not in text
 
 
+def is_alpn(text: str) -> bool:
+    """Whether `text` is an ALPN id that needs no escapes in a zone file (RFC 9460, section 7.1)."""
+    return _ALPN.match(text) is not None
+
+
+def is_target(text: str) -> bool:
+    """Whether `text` is a domain name that an alias can stand for: lower case, no final dot.
+
+    Names of others may have underscores (RFC 2181, section 11). A last label of digits alone is no
+    top-level domain but part of a mistyped address (RFC 3696, section 2).
+    """
+    return is_domain(text.replace("_", "a")) and not text.rpartition(".")[2].isdigit()
+
+
 class Fields:
     """The fields of one object; each look-up raises `RecordError` naming key and field."""
 
@@ -75,12 +98,18 @@ class Fields:
     def _fault(self, name: str, expected: str) -> RecordError:
         return RecordError(self._key, Fault(name, shown(self.values.get(name)), expected))
 
-    def address(self, name: str) -> Address:
-        """An IP address; required."""
+    def place(self, name: str) -> Address | str:
+        """An IP address, or a domain name in lower case without its final dot; required."""
         value = self.values.get(name)
-        if not isinstance(value, str) or not is_address(value):
-            raise self._fault(name, "expected an IPv4 or IPv6 address")
-        return ip_address(value)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                address = ip_address(value)
+                if "%" not in value:
+                    return address
+            target = value.removesuffix(".").lower()
+            if is_target(target):
+                return target
+        raise self._fault(name, "expected an IPv4 or IPv6 address, or a domain name")
 
     def integer(self, name: str, low: int, high: int, default: int) -> int:
         """An integer from `low` to `high`."""
@@ -128,12 +157,12 @@ class Fields:
             raise self._fault(name, "expected an object of strings")
         return tuple(sorted(value.items()))
 
-    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+    def choice(self, name: str, choices: tuple[T, ...]) -> T:
         """One of `choices`; required."""
         value = self.values.get(name)
         if value not in choices:
             raise self._fault(name, f"expected one of {', '.join(choices)}")
-        return str(value)
+        return choices[choices.index(value)]
 
     def sub(self, name: str) -> Fields | None:
         """The object inside; None when absent."""

@@ -1,38 +1,43 @@
-"""Every key of the store, and the JSON behind it. Schema version 1.
+"""The JSON behind every key of the store (`discod.model.keyspace`). Schema version 1.
 
-Rule: nobody else builds or parses a key, and nobody else encodes or decodes a value. The layout of
-records is SkyDNS's, as CoreDNS's *etcd* plugin reads it
-(https://coredns.io/plugins/etcd/, https://github.com/skynetservices/skydns#service-announcements):
-
-    <prefix>/<domain reversed>/<service>/<instance>     one endpoint that is in DNS
-    /discod/v1/<domain>/hosts/<host>                    one daemon
-    /discod/v1/<domain>/withdrawn/<host>/<service>/<instance>
-    /discod/v1/<domain>/refused/<host>/<container>
-
-Pure.
+Rule: nobody else encodes or decodes a value. Records are SkyDNS's, as CoreDNS's *etcd* plugin reads
+them (https://coredns.io/plugins/etcd/,
+https://github.com/skynetservices/skydns#service-announcements), and what is our own rides in one
+object inside them. Pure.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from ipaddress import ip_address
 
 from discod.model.endpoint import (
     DEFAULT_PRIORITY,
     DEFAULT_WEIGHT,
+    Address,
+    Alias,
     Endpoint,
     EndpointId,
     Fault,
     Host,
+    Prefer,
     Producer,
     Protocol,
     Reason,
     Refusal,
     Withdrawal,
 )
-from discod.model.fields import Fields, RecordError, is_address, is_text, shown
-from discod.model.names import is_label, is_port_name, reversed_labels, service_fault
+from discod.model.fields import Fields, RecordError, is_address, is_alpn, is_text, shown
+from discod.model.keyspace import (
+    SCHEMA,
+    HostKey,
+    Key,
+    Keyspace,
+    RecordKey,
+    RefusedKey,
+    WithdrawnKey,
+)
+from discod.model.names import is_label, is_port_name
 
 __all__ = [
     "RECORD_TTL",
@@ -40,131 +45,34 @@ __all__ = [
     "HostKey",
     "Key",
     "Keyspace",
+    "Record",
     "RecordError",
     "RecordKey",
     "RefusedKey",
     "WithdrawnKey",
-    "decode_endpoint",
     "decode_host",
+    "decode_record",
     "decode_refusal",
     "decode_withdrawal",
+    "encode_alias",
     "encode_endpoint",
     "encode_host",
     "encode_refusal",
     "encode_withdrawal",
 ]
 
-SCHEMA = 1
 RECORD_TTL = 1
-"""Seconds, for CoreDNS readers: its floor. discod itself serves 0."""
+"""Seconds, SkyDNS's own field, for CoreDNS readers: its floor. discod never reads it."""
+TTL_MAX = 2**31 - 1
+"""Seconds (RFC 2181, section 8)."""
 
+Record = Endpoint | Alias
+"""What a key in the DNS tree may hold."""
 
-@dataclass(frozen=True, slots=True)
-class RecordKey:
-    """A key in the DNS tree."""
-
-    id: EndpointId
-
-
-@dataclass(frozen=True, slots=True)
-class HostKey:
-    """The key of a host's own record."""
-
-    host: str
-
-
-@dataclass(frozen=True, slots=True)
-class WithdrawnKey:
-    """The key of a withdrawal."""
-
-    host: str
-    id: EndpointId
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedKey:
-    """The key of a refusal."""
-
-    host: str
-    container: str
-
-
-Key = RecordKey | HostKey | WithdrawnKey | RefusedKey
-
-
-@dataclass(frozen=True, slots=True)
-class Keyspace:
-    """The keys of one domain below one SkyDNS prefix."""
-
-    domain: str = "discod.internal"
-    prefix: str = "/skydns"
-
-    @property
-    def records(self) -> str:
-        """Prefix of the DNS tree of the domain, with the final slash."""
-        return f"{self.prefix}/{reversed_labels(self.domain)}/"
-
-    @property
-    def own(self) -> str:
-        """Prefix of everything of discod's own, with the final slash."""
-        return f"/discod/v{SCHEMA}/{self.domain}/"
-
-    @property
-    def prefixes(self) -> tuple[str, str]:
-        """All that a Catalog is made from."""
-        return self.records, self.own
-
-    def record(self, id_: EndpointId) -> str:
-        """Key of an endpoint's record."""
-        return f"{self.records}{id_.service}" + (f"/{id_.instance}" if id_.instance else "")
-
-    def host(self, host: str) -> str:
-        """Key of a host's own record."""
-        return f"{self.own}hosts/{host}"
-
-    def withdrawn(self, host: str, id_: EndpointId) -> str:
-        """Key of a withdrawal."""
-        return f"{self.own}withdrawn/{host}/{id_.service}/{id_.instance}"
-
-    def refused(self, host: str, container: str) -> str:
-        """Key of a refusal."""
-        return f"{self.own}refused/{host}/{container}"
-
-    def parse(self, key: str) -> Key | None:
-        """What `key` names; None for a key that is legal but not read by discod.
-
-        Raises:
-            RecordError: the key lies in our space but has not the form above.
-        """
-        if key.startswith(self.records):
-            parts = key[len(self.records) :].split("/")
-            if parts[0] == "dns":
-                return None  # name servers of other SkyDNS readers
-            fault = service_fault(parts[0])
-            if fault is None and (len(parts) > 2 or not all(is_label(part) for part in parts)):
-                fault = "expected <service>/<instance> below the domain, labels"
-            if fault is not None:
-                raise RecordError(key, Fault("key", key, fault))
-            return RecordKey(EndpointId(parts[0], parts[1] if len(parts) == 2 else ""))
-        if key.startswith(self.own):
-            kind, *parts = key[len(self.own) :].split("/")
-            known: Key
-            match kind, parts:
-                case "hosts", [host]:
-                    known, labels = HostKey(host), [host]
-                case "withdrawn", [host, service, instance]:
-                    known, labels = WithdrawnKey(host, EndpointId(service, instance)), parts
-                case "refused", [host, container]:
-                    known, labels = RefusedKey(host, container), [host]
-                case _:
-                    return None
-            if not all(is_label(label) for label in labels):
-                raise RecordError(key, Fault("key", key, "expected labels"))
-            return known
-        return None
-
-
-# Values ---------------------------------------------------------------------------------------
+_PREFERENCES: tuple[Prefer, ...] = ("none", "local", "zone")
+_PROTOCOLS: tuple[Protocol, ...] = ("tcp", "udp")
+_PRODUCERS = tuple(Producer)
+_REASONS = tuple(Reason)
 
 
 def encode_endpoint(endpoint: Endpoint) -> bytes:
@@ -179,17 +87,54 @@ def encode_endpoint(endpoint: Endpoint) -> bytes:
     return _dump(value)
 
 
-def decode_endpoint(key: str, id_: EndpointId, value: bytes) -> Endpoint:
-    """The endpoint behind a record of ours or of any other SkyDNS producer.
+def encode_alias(alias: Alias) -> bytes:
+    """The record of an alias: its target stands where an endpoint's address does (SkyDNS)."""
+    meta: dict[str, object] = {
+        "v": SCHEMA,
+        "producer": Producer.STATIC,
+        "host": alias.host,
+        "since": alias.since,
+    }
+    if alias.ttl:
+        meta["ttl"] = alias.ttl
+    return _dump({"host": alias.target, "ttl": RECORD_TTL, "discod": meta})
+
+
+def decode_record(key: str, id_: EndpointId, value: bytes, revision: int = 0) -> Record:
+    """The endpoint or alias behind a record of ours or of any other SkyDNS producer.
+
+    Args:
+        key: For messages.
+        id_: What the key names.
+        value: Of the key.
+        revision: Of the store, when it was written.
 
     Raises:
         RecordError: the value is not JSON, or a field is missing or of the wrong kind.
     """
-    return _endpoint(id_, Fields.load(key, value))
+    fields = Fields.load(key, value)
+    place = fields.place("host")
+    if isinstance(place, str):
+        return _alias(id_, place, fields, revision)
+    return _endpoint(id_, place, fields, revision)
 
 
-def _endpoint(id_: EndpointId, fields: Fields) -> Endpoint:
-    address = fields.address("host")
+def _alias(id_: EndpointId, target: str, fields: Fields, revision: int) -> Alias:
+    meta = fields.sub("discod")
+    if meta is None:
+        return Alias(id_.service, id_.instance, target, revision=revision)
+    return Alias(
+        service=id_.service,
+        instance=id_.instance,
+        target=target,
+        host=meta.text("host", ""),
+        ttl=meta.integer("ttl", 0, TTL_MAX, 0),
+        since=meta.number("since"),
+        revision=revision,
+    )
+
+
+def _endpoint(id_: EndpointId, address: Address, fields: Fields, revision: int = 0) -> Endpoint:
     meta = fields.sub("discod")
     priority = fields.integer("priority", 0, 65535, 0) or DEFAULT_PRIORITY
     weight = fields.integer("weight", 0, 65535, DEFAULT_WEIGHT)
@@ -204,14 +149,15 @@ def _endpoint(id_: EndpointId, fields: Fields) -> Endpoint:
             priority=priority,
             weight=weight,
             text=text,
+            revision=revision,
         )
-    protocol: Protocol = "udp" if meta.choice("protocol", ("tcp", "udp")) == "udp" else "tcp"
+    said = meta.values.get("prefer") is not None
     return Endpoint(
         service=id_.service,
         instance=id_.instance,
         address=address,
         port=port,
-        protocol=protocol,
+        protocol=meta.choice("protocol", _PROTOCOLS),
         port_name=meta.label("port_name", is_port_name),
         tags=meta.labels("tags"),
         weight=weight,
@@ -221,9 +167,13 @@ def _endpoint(id_: EndpointId, fields: Fields) -> Endpoint:
         host=meta.text("host", ""),
         container=meta.text("container", ""),
         container_name=meta.text("name", ""),
-        producer=Producer(meta.choice("producer", tuple(Producer))),
+        producer=meta.choice("producer", _PRODUCERS),
         since=meta.number("since"),
         target=meta.label("target", is_label),
+        ttl=meta.integer("ttl", 0, TTL_MAX, 0),
+        alpn=meta.texts("alpn", is_alpn),
+        prefer=meta.choice("prefer", _PREFERENCES) if said else None,
+        revision=revision,
     )
 
 
@@ -250,9 +200,12 @@ def decode_withdrawal(key: str, id_: EndpointId, value: bytes) -> Withdrawal:
     record = fields.sub("record")
     if record is None:
         raise RecordError(key, Fault("record", "", "expected an object"))
+    address = record.place("host")
+    if isinstance(address, str):
+        raise RecordError(key, Fault("host", address, "expected an IPv4 or IPv6 address"))
     return Withdrawal(
-        endpoint=_endpoint(id_, record),
-        reason=Reason(fields.choice("reason", tuple(Reason))),
+        endpoint=_endpoint(id_, address, record),
+        reason=fields.choice("reason", _REASONS),
         detail=fields.text("detail", ""),
         at=fields.number("at"),
     )
@@ -267,6 +220,7 @@ def encode_host(host: Host) -> bytes:
             "version": host.version,
             "machine": host.machine,
             "started": host.started,
+            "zone": host.zone,
             "drained": host.drained,
             "hints": {"port": host.hint_port, "key": host.hint_key},
         }
@@ -287,6 +241,7 @@ def decode_host(key: str, name: str, value: bytes) -> Host:
         version=fields.text("version", ""),
         machine=fields.text("machine", ""),
         started=fields.number("started"),
+        zone=fields.label("zone", is_label),
         drained=fields.number("drained") if fields.values.get("drained") is not None else None,
         hint_port=hints.integer("port", 0, 65535, 0) if hints else 0,
         hint_key=hints.text("key", "") if hints else "",
@@ -344,6 +299,12 @@ def _metadata(endpoint: Endpoint) -> dict[str, object]:
         meta["attributes"] = dict(endpoint.attributes)
     if endpoint.target:
         meta["target"] = endpoint.target
+    if endpoint.ttl:
+        meta["ttl"] = endpoint.ttl
+    if endpoint.alpn:
+        meta["alpn"] = list(endpoint.alpn)
+    if endpoint.prefer is not None:
+        meta["prefer"] = endpoint.prefer
     return meta
 
 

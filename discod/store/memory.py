@@ -2,12 +2,14 @@
 
 Rule: no tasks and no queues. A change is appended to one bounded log; a watch is a position in that
 log. Leases end by trio's clock: each call, and each waiting watch, first ends the leases whose time
-is over, one transaction a lease, in the order of their deadlines.
+is over, one transaction a lease, in the order of their deadlines. Revisions begin at the time of
+day, so that what follows from them (the SOA's serial) does not go back over a restart.
 """
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -47,10 +49,15 @@ class _Lease:
 class MemoryStore:
     """A `Store` in this process's memory; its content ends with the object."""
 
-    def __init__(self, history: int = HISTORY, progress_interval: float = PROGRESS_INTERVAL):
+    def __init__(
+        self,
+        history: int = HISTORY,
+        progress_interval: float = PROGRESS_INTERVAL,
+        revision: int = 1,  # a fresh etcd's
+    ):
         self._history = history
         self._progress_interval = progress_interval
-        self._revision = 1  # as a fresh etcd's
+        self._revision = revision
         self._keys: dict[str, KeyValue] = {}
         self._leases: dict[int, _Lease] = {}
         self._lease_ids = itertools.count(1)
@@ -211,5 +218,9 @@ class MemoryWatch:
 
 @asynccontextmanager
 async def open_memory_store() -> AsyncIterator[MemoryStore]:
-    """A fresh, empty store."""
-    yield MemoryStore()
+    """A fresh, empty store, whose revisions follow those of any store opened before.
+
+    That holds while the earlier one changed less than once a second on average, and the clock of
+    the host was not set back.
+    """
+    yield MemoryStore(revision=int(time.time()))

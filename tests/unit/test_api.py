@@ -13,7 +13,7 @@ from discod import api, tables
 from discod.announce_request import AnnounceError, check_from_text, parse_announce
 from discod.explain import explain
 from discod.model.catalog import Catalog, Entry, What
-from discod.model.endpoint import Fault
+from discod.model.endpoint import Alias, Fault
 from discod.model.settings import Check
 from discod.tables import Page
 from discod.view import StoreReport
@@ -67,6 +67,86 @@ def test_names_of_endpoints() -> None:
     assert api.socket_address(ip_address("2001:db8::1"), 80) == "[2001:db8::1]:80"
 
 
+SEARCH = Alias("search", "alpha-alias-0", "www.example.com", "alpha", since=NOW - 60)
+HIDDEN = Alias("web", "beta-alias-0", "www.example.org", "beta", ttl=5)
+NAMED = replace(
+    CATALOG,
+    aliases={"search": {SEARCH.instance: SEARCH}, "web": {HIDDEN.instance: HIDDEN}},
+)
+
+
+def test_aliases_are_services_too() -> None:
+    rows = {one["name"]: one for one in api.services(NAMED)["services"]}
+    assert (rows["search"]["alias"], rows["search"]["up"]) == ("www.example.com", 0)
+    assert rows["web"]["alias"] is None
+    assert api.catalog_document(NAMED, STORE)["counts"]["aliases"] == 2
+    document = api.service(NAMED, "search")
+    assert document is not None
+    assert document["aliases"] == [
+        {
+            "service": "search",
+            "instance": "alpha-alias-0",
+            "name": "search.discod.internal",
+            "target": "www.example.com",
+            "ttl": 0,
+            "host": "alpha",
+            "since": NOW - 60,
+            "in_dns": True,
+        }
+    ]
+    hidden = api.service(NAMED, "web")
+    assert hidden is not None
+    assert [one["in_dns"] for one in hidden["aliases"]] == [False]
+
+
+def test_aliases_in_tables() -> None:
+    lines = [line.split() for line in tables.services(PIPE, api.services(NAMED)).split("\n")]
+    assert lines[0][-2:] == ["ALIAS", "OF"]
+    assert ["search", "0", "0", "www.example.com"] in lines
+    assert "ALIAS" not in tables.services(PIPE, api.services(CATALOG))
+    text = tables.service(PIPE, api.service(NAMED, "search"))
+    assert "up     alias of www.example.com" in text
+    assert "alpha-alias-0" in text
+    hidden = tables.service(PIPE, api.service(NAMED, "web"))
+    assert "shadowed  alias of www.example.org" in hidden
+    assert "endpoints or another alias come first  ttl 5" in hidden
+
+
+def test_news_of_an_alias() -> None:
+    news = Entry(What.ALIAS_UP, 3, alias=SEARCH, host="alpha")
+    document = api.entry(news, CATALOG.domain)
+    assert (document["what"], document["endpoint"], document["host"]) == ("alias-up", None, "alpha")
+    assert document["alias"]["target"] == "www.example.com"
+    assert tables.event(PIPE, document).endswith("alias-up     search is www.example.com  on alpha")
+
+
+def test_what_answers_shall_be_like_is_shown_where_it_is_said() -> None:
+    said = replace(WEB1, ttl=30, alpn=("h2", "http/1.1"), prefer="local")
+    document = api.endpoint_document(said, "x.y")
+    assert (document["ttl"], document["alpn"], document["prefer"]) == (
+        30,
+        ["h2", "http/1.1"],
+        "local",
+    )
+    catalog = replace(CATALOG, services={"web": {said.instance: said}})
+    text = tables.service(PIPE, api.service(catalog, "web"))
+    assert "ttl 30, alpn h2,http/1.1, prefer local" in text
+    assert "SETTINGS" not in tables.service(PIPE, api.service(CATALOG, "web"))
+    answer = explain(
+        said.instance, catalog=catalog, producers=(), store=STORE, parts=(), host="alpha"
+    )
+    shown = tables.explanation(PIPE, api.explanation(answer, catalog.domain))
+    assert "10.101.1.2:80 http/tcp, ttl 30, alpn h2,http/1.1, prefer local, container" in shown
+
+
+def test_a_hosts_zone_is_shown() -> None:
+    zoned = {name: replace(host, zone="rack-1") for name, host in CATALOG.hosts.items()}
+    document = api.hosts(replace(CATALOG, hosts=zoned), "alpha")
+    assert [one["zone"] for one in document["hosts"]] == ["rack-1", "rack-1"]
+    assert "rack-1" in tables.hosts(PIPE, document)
+    assert "ZONE" not in tables.hosts(PIPE, api.hosts(CATALOG, "alpha"))
+
+
 def test_error_documents() -> None:
     one, other = Fault("a", "b", "c"), Fault("d", "e", "f")
     assert api.error(one) == {"error": {"subject": "a", "value": "b", "expected": "c"}}
@@ -86,6 +166,9 @@ def test_announce_takes_what_the_configuration_takes() -> None:
                     "address": ["192.0.2.5"],
                     "tags": ["a"],
                     "attributes": {"path": "/m"},
+                    "ttl": 5,
+                    "alpn": ["h2"],
+                    "prefer": "zone",
                     "check": {"kind": "http", "path": "/h", "interval": "1s"},
                 }
             ]
@@ -93,6 +176,7 @@ def test_announce_takes_what_the_configuration_takes() -> None:
     )
     assert (service.name, service.port, service.tags) == ("api", 8080, ("a",))
     assert service.addresses == (ip_address("192.0.2.5"),)
+    assert (service.ttl, service.alpn, service.prefer) == (5, ("h2",), "zone")
     assert service.check == Check("http", path="/h", interval=1.0, timeout=1.0)
 
 
@@ -108,6 +192,10 @@ def test_announce_takes_what_the_configuration_takes() -> None:
         (
             {"services": [{"name": "Any", "port": 0, "tags": ["-"], "colour": 1}]},
             ["services[0].name", "services[0].port", "services[0].tags[0]", "services[0].colour"],
+        ),
+        (
+            {"services": [{"name": "a", "port": 1, "ttl": -1, "alpn": ["h 2"], "prefer": "x"}]},
+            ["services[0].ttl", "services[0].alpn[0]", "services[0].prefer"],
         ),
         (
             {"services": [{"name": "a", "port": 1, "check": {"kind": "cmd", "command": ["x"]}}]},

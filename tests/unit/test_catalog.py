@@ -14,6 +14,7 @@ from discod.model import catalog as module
 from discod.model import schema
 from discod.model.catalog import Catalog, CatalogState, Change, What
 from discod.model.endpoint import (
+    Alias,
     Endpoint,
     EndpointId,
     Fault,
@@ -23,6 +24,7 @@ from discod.model.endpoint import (
     Refusal,
     Withdrawal,
 )
+from discod.model.hint import Down
 from discod.model.schema import Keyspace
 
 KEYS = Keyspace()
@@ -60,6 +62,10 @@ def put_withdrawal(one: Endpoint, revision: int) -> tuple[str, bytes, int]:
 
 def up(catalog: Catalog) -> dict[EndpointId, Endpoint]:
     return {one.id: one for one in catalog.endpoints()}
+
+
+def named(catalog: Catalog) -> dict[EndpointId, Alias]:
+    return {one.id: one for ones in catalog.aliases.values() for one in ones.values()}
 
 
 def whats(change: Change) -> list[What]:
@@ -321,6 +327,89 @@ def test_the_life_of_a_refusal(state: CatalogState) -> None:
     assert not state.catalog.refused
 
 
+# Aliases --------------------------------------------------------------------------------------
+
+SEARCH = Alias("search", "alpha-alias-0", "www.example.com", "alpha")
+
+
+def put_alias(one: Alias, revision: int) -> tuple[str, bytes, int]:
+    return KEYS.record(one.id), schema.encode_alias(one), revision
+
+
+def test_the_life_of_an_alias(state: CatalogState) -> None:
+    key = KEYS.record(SEARCH.id)
+    moved = replace(SEARCH, target="db.discod.internal")
+    steps: list[tuple[bytes | None, list[What], Alias | None]] = [
+        (schema.encode_alias(SEARCH), [What.ALIAS_UP], SEARCH),
+        (schema.encode_alias(SEARCH), [], SEARCH),
+        (schema.encode_alias(moved), [What.ALIAS_CHANGED], moved),
+        (None, [What.ALIAS_GONE], None),
+        (None, [], None),
+    ]
+    for revision, (value, news, alias) in enumerate(steps, 6):
+        change = state.apply([(key, value, revision)], revision, NOW)
+        assert whats(change) == news
+        assert change.services == ({"search"} if news else frozenset())
+        assert state.catalog.alias("search") == alias
+        if alias is not None:
+            assert state.catalog.aliases["search"][SEARCH.instance].revision == revision
+    assert not state.catalog.aliases
+    assert not state.catalog.lost
+    assert up(state.catalog) == {A.id: A, B.id: B}
+
+
+def test_news_of_an_alias_name_it_and_its_host(state: CatalogState) -> None:
+    (entry,) = state.apply([put_alias(SEARCH, 6)], 6, NOW).entries
+    assert (entry.alias, entry.host, entry.endpoint, entry.revision) == (SEARCH, "alpha", None, 6)
+    (entry,) = state.apply([(KEYS.record(SEARCH.id), None, 7)], 7, NOW).entries
+    assert (entry.alias, entry.host) == (SEARCH, "alpha")
+
+
+def test_endpoints_hide_an_alias_and_the_first_of_several_counts(state: CatalogState) -> None:
+    beta = Alias("web", "beta-alias-0", "b.example", "beta")
+    alpha = Alias("web", "alpha-alias-0", "a.example", "alpha")
+    state.apply([put_alias(beta, 6), put_alias(alpha, 6)], 6, NOW)
+    assert state.catalog.aliases["web"] == {"beta-alias-0": beta, "alpha-alias-0": alpha}
+    assert state.catalog.alias("web") is None
+    state.apply([gone(A, 7), gone(B, 7)], 7, NOW)
+    assert state.catalog.alias("web") == alpha
+
+
+def test_an_endpoint_that_turns_into_an_alias_and_back(state: CatalogState) -> None:
+    alias = Alias("web", "a-1", "www.example.com")
+    change = state.apply([put_alias(alias, 6)], 6, NOW)
+    assert sorted(whats(change)) == [What.ALIAS_UP, What.LOST]
+    assert state.catalog.services["web"] == {"b-1": B}
+    change = state.apply([put(A, 7)], 7, NOW)
+    assert sorted(whats(change)) == [What.ALIAS_GONE, What.ANNOUNCED]
+    assert (up(state.catalog), dict(state.catalog.aliases)) == ({A.id: A, B.id: B}, {})
+    assert not state.catalog.lost
+
+
+def test_hints_and_suppression_are_not_about_aliases(state: CatalogState) -> None:
+    state.apply([put_alias(SEARCH, 6)], 6, NOW)
+    down = Down(SEARCH.id, 6, Reason.CRASHED, "", NOW)
+    assert state.hint([down], "alpha", NOW).entries == ()
+    assert state.catalog.alias("search") == SEARCH
+
+
+# What a step costs -----------------------------------------------------------------------------
+
+
+def test_a_step_shares_what_it_did_not_change(state: CatalogState) -> None:
+    host = (KEYS.host("alpha"), schema.encode_host(Host("alpha", ())), 6)
+    before = state.catalog
+    state.apply([host], 6, NOW)
+    after = state.catalog
+    for name in ("services", "aliases", "withdrawn", "lost", "refused", "invalid"):
+        assert getattr(after, name) is getattr(before, name), name
+    assert after.hosts != before.hosts
+    state.apply([put(DB, 7)], 7, NOW)
+    assert state.catalog.services["web"] is before.services["web"]
+    assert state.catalog.hosts is after.hosts
+    assert "db" not in before.services
+
+
 # What cannot be read --------------------------------------------------------------------------
 
 BAD_KEYS = [KEYS.records + "web/a/b", KEYS.records + "any/x", KEYS.own + "hosts/A"]
@@ -339,9 +428,9 @@ def test_a_value_that_turns_bad_takes_its_endpoint_out_and_a_good_one_back_in(
     state: CatalogState,
 ) -> None:
     key, good, _ = put(A, 3)
-    state.apply([(key, b'{"host":"nowhere"}', 6)], 6, NOW)
+    state.apply([(key, b'{"host":"no where"}', 6)], 6, NOW)
     assert up(state.catalog) == {B.id: B}
-    assert "host = 'nowhere': expected" in state.catalog.invalid[key]
+    assert "host = 'no where': expected" in state.catalog.invalid[key]
     state.apply([(key, good, 7)], 7, NOW)
     assert up(state.catalog) == {A.id: A, B.id: B}
     assert not state.catalog.invalid
@@ -407,6 +496,7 @@ STEP = st.one_of(
     st.tuples(st.just("withdraw"), PLACES),
     st.tuples(st.just("say"), PLACES),
     st.tuples(st.just("unsay"), PLACES),
+    st.tuples(st.just("alias"), PLACES),
     st.tuples(st.just("garbage"), PLACES),
     st.tuples(st.just("garbage-said"), PLACES),
     st.tuples(st.just("suppress"), PLACES),
@@ -434,22 +524,26 @@ class Naive:
             self.stored[key] = (value, self.revision)
         return key, value, self.revision
 
-    def record(self, one: Endpoint) -> tuple[Endpoint, int] | None:
+    def record(self, one: Endpoint) -> Endpoint | Alias | None:
         key = KEYS.record(one.id)
         if key not in self.stored:
             return None
         value, revision = self.stored[key]
         try:
-            return schema.decode_endpoint(key, one.id, value), revision
+            return schema.decode_record(key, one.id, value, revision)
         except schema.RecordError:
             return None
 
     def up(self) -> dict[EndpointId, Endpoint]:
         found = {}
         for one in POOL:
-            if (stored := self.record(one)) and one.id not in self.suppressed:
-                found[one.id] = stored[0]
+            stored = self.record(one)
+            if isinstance(stored, Endpoint) and one.id not in self.suppressed:
+                found[one.id] = stored
         return found
+
+    def aliases(self) -> dict[EndpointId, Alias]:
+        return {one.id: stored for one in POOL if isinstance(stored := self.record(one), Alias)}
 
     def said(self, one: Endpoint) -> Withdrawal | None:
         key = KEYS.withdrawn(one.host, one.id)
@@ -473,6 +567,9 @@ class Naive:
         match what:
             case "put":
                 events = [self.set(record, schema.encode_endpoint(one)), self.set(said, None)]
+            case "alias":
+                alias = Alias(one.service, one.instance, f"{one.port}.example")
+                events = [self.set(record, schema.encode_alias(alias))]
             case "delete":
                 events = [self.set(record, None)]
             case "withdraw":
@@ -511,17 +608,20 @@ def test_any_sequence_ends_as_the_naive_model_says(steps: list[tuple[str, Endpoi
     naive, state = Naive(), CatalogState(KEYS)
     kept: list[tuple[Catalog, Mapping[EndpointId, Endpoint], Mapping[str, object]]] = []
     for what, one in steps:
-        before = up(state.catalog)
+        before, had = up(state.catalog), named(state.catalog)
         kept.append((state.catalog, before, _plain(state.catalog)))
         change = naive.do(what, one, state)
         now = up(state.catalog)
-        assert now == naive.up()
+        has = named(state.catalog)
+        assert (now, has) == (naive.up(), naive.aliases())
         assert state.catalog.withdrawn == naive.withdrawn()
         assert all(state.catalog.services.values()), "no empty service"
+        assert all(state.catalog.aliases.values()), "no empty service"
         assert not now.keys() & state.catalog.lost.keys(), "what is up is not lost"
         differing = {id_ for id_ in before.keys() | now.keys() if before.get(id_) != now.get(id_)}
-        assert change.services == {id_.service for id_ in differing}
-        assert len(change.entries) == len(differing)
+        moved = {id_ for id_ in had.keys() | has.keys() if had.get(id_) != has.get(id_)}
+        assert change.services == {id_.service for id_ in differing | moved}
+        assert len(change.entries) == len(differing) + len(moved)
         for id_ in before.keys() - now.keys():
             assert (id_ in state.catalog.withdrawn) != (id_ in state.catalog.lost)
     for catalog, endpoints, plain in kept:
@@ -532,6 +632,7 @@ def test_any_sequence_ends_as_the_naive_model_says(steps: list[tuple[str, Endpoi
 def _plain(catalog: Catalog) -> dict[str, object]:
     return {
         "services": {service: dict(ones) for service, ones in catalog.services.items()},
+        "aliases": {service: dict(ones) for service, ones in catalog.aliases.items()},
         "withdrawn": dict(catalog.withdrawn),
         "lost": dict(catalog.lost),
         "invalid": dict(catalog.invalid),
@@ -555,6 +656,7 @@ def test_readers_cannot_alter_a_catalog(state: CatalogState) -> None:
     for mapping in (
         state.catalog.services,
         state.catalog.services["web"],
+        state.catalog.aliases,
         state.catalog.withdrawn,
         state.catalog.lost,
         state.catalog.hosts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from discod.model.settings import (
     ServiceSettings,
     Settings,
     StoreSettings,
+    TransferSettings,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -435,6 +436,9 @@ def test_one_fault_of_a_service(lines: str, key: str, words: str) -> None:
     assert words in found.expected
 
 
+TLS = 'dns.tls_listen = "192.0.2.1:853"\ndns.tls_key = "/k"\n'
+
+
 @pytest.mark.parametrize(
     ("text", "key", "words"),
     [
@@ -462,6 +466,84 @@ def test_one_fault_of_a_service(lines: str, key: str, words: str) -> None:
         ('dns.allow = ["10.0.0.0/8", "::/0"]', "dns.allow[1]", "an open resolver"),
         ('dns.listen = ["127.0.0.1:53", "0.0.0.0:53"]', "dns.listen[1]", "dns.listen[0]"),
         ('http.listen = "127.0.0.1:5354"', "http.listen[0]", "dns.listen[0] (127.0.0.1:5354)"),
+        ('dns.tls_listen = "192.0.2.1:853"', "dns.tls_listen", "dns.tls_cert and dns.tls_key"),
+        (TLS + 'dns.tls_cert = ""', "dns.tls_listen", "expected dns.tls_cert beside it"),
+        ('dns.tls_cert = "/c"', "dns.tls_cert", "dns.tls_listen and dns.tls_key beside it"),
+        ('dns.tls_cert = "/c"\ndns.tls_key = "/k"', "dns.tls_cert", "dns.tls_listen beside it"),
+        (
+            TLS.replace("192.0.2.1:853", "127.0.0.1:5354") + 'dns.tls_cert = "/c"',
+            "dns.tls_listen[0]",
+            "dns.listen[0] (127.0.0.1:5354)",
+        ),
+        (
+            TLS.replace("192.0.2.1:853", "0.0.0.0:9353")
+            + 'dns.tls_cert = "/c"\nhttp.listen = "127.0.0.1:9353"',
+            "http.listen[0]",
+            "dns.tls_listen[0] (0.0.0.0:9353)",
+        ),
+        ('transfer.notify = "192.0.2.1"', "transfer.notify", "transfer.allow beside it"),
+        ('dns.prefer = "zone"', "dns.prefer", "host.zone"),
+        ('[[service]]\nname = "a"\nport = 1\nprefer = "zone"', "service[0].prefer", "host.zone"),
+        (
+            'dns.forward = false\ndns.forward_allow = "10.0.0.0/8"',
+            "dns.forward_allow",
+            "forward is false",
+        ),
+        (
+            'dns.forward = false\ndns.routes = { "a.example" = "192.0.2.1" }',
+            "dns.routes",
+            "forward is false",
+        ),
+        (
+            'dns.allow = "0.0.0.0/0"\ndns.forward_allow = ["10.0.0.0/8", "0.0.0.0/0"]',
+            "dns.forward_allow[1]",
+            "an open resolver",
+        ),
+        (
+            'dns.forward_allow = ["10.1.0.0/16", "192.0.2.0/24"]',
+            "dns.forward_allow[1]",
+            "inside dns.allow",
+        ),
+        (
+            'dns.allow = "10.0.0.0/8"\ndns.forward_allow = "2001:db8::/32"',
+            "dns.forward_allow[0]",
+            "inside dns.allow",
+        ),
+        (
+            'dns.routes = { "discod.internal" = "192.0.2.1" }',
+            'dns.routes."discod.internal"',
+            "outside discod.internal",
+        ),
+        (
+            'dns.routes = { "a.discod.internal" = "192.0.2.1" }',
+            'dns.routes."a.discod.internal"',
+            "outside discod.internal",
+        ),
+        (
+            'dns.routes = { "corp.example" = ["192.0.2.1", "127.0.0.1:5354"] }',
+            'dns.routes."corp.example"[1]',
+            "discod itself (dns.listen[0])",
+        ),
+        (
+            'dns.listen = "[::]:53"\ndns.routes = { "corp.example" = "127.0.0.1" }',
+            'dns.routes."corp.example"[0]',
+            "discod itself",
+        ),
+        (
+            'announce.aliases = { db = "pg" }\n[[service]]\nname = "db"\nport = 1',
+            "announce.aliases.db",
+            "service[0]",
+        ),
+        (
+            'announce.aliases = { db = "db.discod.internal" }',
+            "announce.aliases.db",
+            "lead back: db -> db",
+        ),
+        (
+            'announce.aliases = { a = "b", b = "c.discod.internal", c = "a", d = "a" }',
+            "announce.aliases.a",
+            "lead back: a -> b -> c -> a",
+        ),
     ],
 )
 def test_keys_that_contradict_each_other(text: str, key: str, words: str) -> None:
@@ -474,6 +556,23 @@ def test_keys_that_contradict_each_other(text: str, key: str, words: str) -> Non
 def test_an_open_allow_is_fine_without_forwarding() -> None:
     found = parse('[dns]\nallow = ["0.0.0.0/0", "::/0"]\nforward = false')
     assert found.dns != DnsSettings()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TLS + 'dns.tls_cert = "/c"',
+        'dns.allow = "0.0.0.0/0"\ndns.forward_allow = "10.0.0.0/8"',  # names for all, no relay
+        'dns.allow = ["10.0.0.0/9", "10.128.0.0/9"]\ndns.forward_allow = "10.0.0.0/8"',
+        'dns.routes = { "internal" = "192.0.2.1", "notdiscod.internal" = "192.0.2.2" }',
+        'host.zone = "r1"\ndns.prefer = "zone"\n[[service]]\nname="a"\nport=1\nprefer="zone"',
+        'announce.aliases = { a = "b", b = "c", d = "b.discod.internal", e = "e.example" }',
+        'announce.aliases = { a = "blue.a.discod.internal" }',
+        'transfer.allow = "192.0.2.0/24"\ntransfer.notify = "192.0.2.1"',
+    ],
+)
+def test_keys_that_go_together(text: str) -> None:
+    assert parse(text) != Settings()
 
 
 def test_services_that_would_be_one_endpoint() -> None:
@@ -680,6 +779,74 @@ def test_files_that_the_configuration_names(tmp_path: Path) -> None:
     password.write_text("\n")
     password.chmod(0o600)
     assert "first line" in look()["store.password_file"]
+
+
+def test_the_certificate_of_dns_over_tls(tmp_path: Path) -> None:
+    cert, key = _certificate(tmp_path, "a")
+    _, other = _certificate(tmp_path, "b")
+
+    def look(cert: Path, key: Path) -> dict[str, str]:
+        dns = DnsSettings(tls_cert=str(cert), tls_key=str(key), forward=False)
+        return {fault.key: fault.expected for fault in check_files(Settings(dns=dns))}
+
+    assert look(cert, key) == {}
+    assert "its own, unencrypted dns.tls_key" in look(cert, other)["dns.tls_cert"]
+    assert "PEM certificate" in look(key, key)["dns.tls_cert"]
+    assert look(cert, tmp_path / "none") == {
+        "dns.tls_key": "expected a readable file: No such file or directory"
+    }
+
+
+SECRET = "e5e973e5a6b2a43f48e7dc849e37bfcf"
+KEY = "xfr.example. HMAC-SHA256 c2VjcmV0c2VjcmV0"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "words"),
+    [
+        ("cookie", SECRET, []),
+        ("cookie", f"# first makes\n{SECRET}\n\n{SECRET.upper()} # next\n", []),
+        ("cookie", "", ["at least one line of 32"]),
+        ("cookie", "# none\n", ["at least one line of 32"]),
+        ("cookie", f"{SECRET}\n{SECRET}0\nx", ["line 2: expected 32", "line 3: expected 32"]),
+        ("cookie", "\xff", ["UTF-8"]),
+        ("cookie", "\n" * ((1 << 20) + 1), ["UTF-8 text of at most"]),
+        ("keys", KEY, []),
+        ("keys", f"# all\n\n{KEY}\nother_key hmac-sha512 {'A' * 88} # c\n", []),
+        ("keys", " \n", ["at least one line NAME"]),
+        ("keys", "a hmac-sha256", ["line 1: expected NAME ALGORITHM BASE64"]),
+        ("keys", "a hmac-md5 c2VjcmV0c2VjcmV0", ["line 1: expected one of hmac-sha1, "]),
+        ("keys", "a b c d", ["line 1: expected NAME"]),
+        ("keys", "a hmac-sha1 !", ["line 1: expected a secret"]),
+        ("keys", "a hmac-sha1 c2VjcmV0", ["line 1: expected a secret of 8 octets"]),
+        ("keys", f"-a {KEY.partition(' ')[2]}", ["line 1: expected a domain name"]),
+        ("keys", f"{KEY}\n{KEY.upper()[:11]} hmac-sha1 {'A' * 16}", ["than line 1 has"]),
+    ],
+)
+def test_files_of_secrets(tmp_path: Path, key: str, text: str, words: list[str]) -> None:
+    file = tmp_path / "secrets"
+    file.write_bytes(text.encode("latin-1"))
+    file.chmod(0o640)
+    dns = DnsSettings(forward=False)
+    named = {
+        "cookie": Settings(dns=replace(dns, cookie_secret_file=str(file))),
+        "keys": Settings(dns=dns, transfer=TransferSettings(keys=str(file))),
+    }[key]
+    found = check_files(named)
+    assert len(found) == len(words), found
+    for fault, expected in zip(found, words, strict=True):
+        assert fault.key == {"cookie": "dns.cookie_secret_file", "keys": "transfer.keys"}[key]
+        assert fault.value == f'"{file}"'
+        assert expected in fault.expected
+        assert "c2VjcmV0" not in str(fault)
+        assert SECRET not in str(fault)
+    file.chmod(0o644)
+    assert len(check_files(named)) == len(words) + ("UTF-8" not in "".join(words))
+    if not words:
+        assert "no access for others (mode 0644" in check_files(named)[0].expected
+    file.unlink()
+    (fault,) = check_files(named)
+    assert "No such file" in fault.expected
 
 
 def test_resolv_conf_is_needed_only_without_upstreams(tmp_path: Path) -> None:

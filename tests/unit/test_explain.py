@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from discod.explain import Explanation, State, explain
 from discod.model.catalog import Catalog
-from discod.model.endpoint import Reason
+from discod.model.endpoint import Alias, Reason
 from discod.model.report import EndpointReport, PartReport, ProducerReport
 from discod.query import parse
 from discod.view import StoreReport
@@ -284,3 +284,84 @@ def test_a_containers_name_is_not_asked_of_the_resolver() -> None:
     )
     assert answer.in_dns
     assert answer.answers == ()
+
+
+# Aliases ---------------------------------------------------------------------------------------
+
+SEARCH = Alias("search", "alpha-alias-0", "www.example.com", "alpha", since=NOW - 60, revision=9)
+
+
+def with_aliases(*aliases: Alias) -> Catalog:
+    grouped: dict[str, dict[str, Alias]] = {}
+    for one in aliases:
+        grouped.setdefault(one.service, {})[one.instance] = one
+    return replace(CATALOG, aliases=grouped)
+
+
+@pytest.mark.parametrize(
+    "query", ["search", "search.discod.internal", "alpha-alias-0.search", "_http._tcp.search"]
+)
+def test_an_alias_in_dns(query: str) -> None:
+    answer = ask(query, catalog=with_aliases(SEARCH))
+    assert answer.in_dns
+    assert answer.verdict == (
+        f"{query} is in DNS: search/alpha-alias-0, alias of www.example.com, on alpha"
+        " since 2026-11-18 11:05:40Z."
+    )
+    (finding,) = answer.findings
+    assert (finding.state, finding.alias, finding.revision) == (State.UP, SEARCH, 9)
+    assert answer.notes == ()
+
+
+def test_an_alias_of_another_name_is_not_meant() -> None:
+    catalog = with_aliases(SEARCH)
+    for query in ("web", "x.search", "alpha-alias-0", "search.example.com", "192.0.2.1", "alpha"):
+        assert not any(f.alias for f in ask(query, catalog=catalog).findings)
+
+
+def test_an_alias_that_endpoints_hide() -> None:
+    answer = ask("web", catalog=with_aliases(replace(SEARCH, service="web")))
+    assert answer.verdict == (
+        "web is in DNS: 2 endpoints on alpha, beta; 2 more not (1 crashed, 1 shadowed)."
+    )
+    (finding,) = [f for f in answer.findings if f.alias]
+    assert finding.state is State.SHADOWED
+    assert finding.why == "alias of www.example.com; not used while web has endpoints"
+
+
+def test_of_two_aliases_the_first_counts() -> None:
+    second = replace(SEARCH, instance="beta-alias-0", target="b.example", host="beta")
+    answer = ask("search", catalog=with_aliases(second, SEARCH))
+    assert [(f.alias and f.alias.host, f.state) for f in answer.findings] == [
+        ("alpha", State.UP),
+        ("beta", State.SHADOWED),
+    ]
+    assert answer.findings[1].why == "alias of b.example; not used, alpha-alias-0 comes first"
+    assert "1 more not (1 shadowed)" in answer.verdict
+
+
+@pytest.mark.parametrize(
+    ("target", "nowhere"),
+    [
+        ("web.discod.internal", False),
+        ("db.discod.internal", True),
+        ("search2.discod.internal", False),
+        ("blue.db.discod.internal", False),
+        ("discod.internal", False),
+    ],
+)
+def test_an_alias_that_leads_nowhere_is_noted(target: str, nowhere: bool) -> None:
+    other = replace(SEARCH, service="search2")
+    answer = ask("search", catalog=with_aliases(replace(SEARCH, target=target), other))
+    noted = [note for note in answer.notes if "leads nowhere" in note]
+    assert noted == (
+        [f"{target} has no endpoint that is up, so the alias leads nowhere"] if nowhere else []
+    )
+
+
+def test_a_foreign_alias_and_a_near_miss() -> None:
+    catalog = with_aliases(Alias("search", "x", "www.example.com"))
+    assert ask("search", catalog=catalog).verdict == (
+        "search is in DNS: search/x, alias of www.example.com, on foreign producers."
+    )
+    assert "did you mean search?" in ask("serch", catalog=catalog).verdict

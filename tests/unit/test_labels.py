@@ -22,7 +22,7 @@ from discod.model.endpoint import Endpoint, Producer, Protocol, Refusal
 from discod.model.names import is_label, is_port_name, service_fault
 from discod.model.schema import (
     Keyspace,
-    decode_endpoint,
+    decode_record,
     decode_refusal,
     encode_endpoint,
     encode_refusal,
@@ -115,6 +115,9 @@ def test_a_complete_dual_stack_endpoint() -> None:
             "discod.tags": "blue, v2,blue",
             "discod.weight": "5",
             "discod.priority": "20",
+            "discod.ttl": "30",
+            "discod.alpn": "h2, http/1.1",
+            "discod.prefer": "zone",
             "discod.attr.team": "shop",
             "SERVICE_OWNER": "me",
             "SERVICE_ID": "first",
@@ -136,6 +139,9 @@ def test_a_complete_dual_stack_endpoint() -> None:
         container_name="shop-web-1",
         producer=Producer.DOCKER,
         since=1000.5,
+        ttl=30,
+        alpn=("h2", "http/1.1"),
+        prefer="zone",
     )
     six = replace(
         one,
@@ -150,6 +156,44 @@ def test_defaults() -> None:
     (one,) = v4(exposing("53/udp"))
     assert (one.service, one.instance, one.port_name) == ("my-web", "h1-0123456789ab-53-udp", "53")
     assert (one.protocol, one.weight, one.priority, one.tags) == ("udp", 100, 10, ())
+    assert (one.ttl, one.alpn, one.prefer) == (0, (), None)
+
+
+def test_what_answers_shall_be_like_can_be_said_of_one_port() -> None:
+    labels = {
+        "discod.ttl": "60",
+        "discod.prefer": "local",
+        "discod.443.ttl": "0",
+        "discod.443.alpn": "h2",
+        "discod.80.prefer": "none",
+    }
+    plain, tls = v4(labelled(labels, "80", "443"))
+    assert (plain.ttl, plain.alpn, plain.prefer) == (60, (), "none")
+    assert (tls.ttl, tls.alpn, tls.prefer) == (0, ("h2",), "local")
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "words"),
+    [
+        ("ttl", "", "a whole number from 0 to 604800"),
+        ("ttl", "-1", "a whole number from 0 to 604800"),
+        ("ttl", "604801", "a whole number from 0 to 604800"),
+        ("ttl", "30s", "a whole number from 0 to 604800"),
+        ("alpn", "", "ALPN ids of 1 to 32"),
+        ("alpn", "h2,,h3", "ALPN ids of 1 to 32"),
+        ("alpn", "h2,h2", "each once"),
+        ("alpn", "h 2", "ALPN ids of 1 to 32"),
+        ("alpn", ",".join(f"p{n}" for n in range(17)), "at most 16"),
+        ("prefer", "", "none, local or zone"),
+        ("prefer", "Local", "none, local or zone"),
+        ("prefered", "local", "did you mean 'prefer'?"),
+    ],
+)
+def test_what_answers_shall_be_like_is_checked(label: str, value: str, words: str) -> None:
+    for key in (f"discod.{label}", f"discod.80.{label}"):
+        (fault,) = read(labelled({key: value}, "80"), SCOPE).faults
+        assert (fault.subject, fault.value) == (key, value)
+        assert words in fault.expected
 
 
 # Names ------------------------------------------------------------------------------------------
@@ -510,7 +554,7 @@ def test_values(key: str, good: list[str], bad: list[str]) -> None:
         ("discod.nam", "did you mean 'name'"),
         ("discod.portname", "did you mean 'port-name'"),
         ("discod.80.tag", "did you mean 'tags'"),
-        ("discod.xyzzy", "expected one of address, attr.<key>, check"),
+        ("discod.xyzzy", "expected one of address, alpn, attr.<key>, check"),
         ("discod.", "unknown key"),
         ("discod.ñ", "unknown key"),
         ("discod." + "x" * 5000, "unknown key"),
@@ -819,7 +863,7 @@ def test_any_labels_give_either_valid_offers_or_reasons(container: Container, sc
         assert is_port_name(one.port_name)
         assert all(is_label(tag) for tag in one.tags)
         assert one.target in ("", *instances)
-        assert decode_endpoint(keys.record(one.id), one.id, encode_endpoint(one)) == one
+        assert decode_record(keys.record(one.id), one.id, encode_endpoint(one)) == one
 
 
 @given(_CONTAINER, _SCOPE, st.randoms(use_true_random=False))

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from announcer.ledger import Leases, Ledger, Status
-from discod.model.endpoint import Endpoint, EndpointId, Producer, Reason
-from discod.model.schema import Keyspace, decode_withdrawal, encode_endpoint
+from discod.model.endpoint import Alias, Endpoint, EndpointId, Producer, Reason
+from discod.model.schema import Keyspace, decode_withdrawal, encode_alias, encode_endpoint
 from discod.store.base import MAX_OPS, Delete, KeyValue, Op, Put, Removed, Snapshot
 
 KEYS = Keyspace()
@@ -264,6 +264,69 @@ def test_of_two_claims_the_older_one_that_is_up_counts() -> None:
     settle(ledger, store)
     assert store.keys[record(1)].value == encode_endpoint(new.endpoint)
     assert withdrawn(1) not in store.keys
+
+
+# Aliases ----------------------------------------------------------------------------------------
+
+SEARCH = Alias("search", "h1-alias-0", "www.example.com", "h1", since=1.0)
+ALIAS_KEY = KEYS.record(SEARCH.id)
+
+
+def test_an_alias_is_one_record_on_the_host_lease_and_leaves_nothing_behind() -> None:
+    store = Store()
+    ledger = ledger_on(store)
+    ledger.set_aliases([SEARCH])
+    assert not ledger.is_stored(SEARCH.id, LEASES)
+    assert ledger.pending(LEASES, 1.0) == [[Put(ALIAS_KEY, encode_alias(SEARCH), 1)]]
+    settle(ledger, store)
+    assert ledger.is_stored(SEARCH.id, LEASES)
+    ledger.set_aliases([SEARCH])
+    assert ledger.pending(LEASES, 1.0) == []
+    ledger.set_aliases([])
+    assert ledger.pending(LEASES, 1.0) == [[Delete(ALIAS_KEY)]]
+    settle(ledger, store)
+    assert store.keys == {}
+
+
+def test_an_alias_that_others_delete_or_overwrite_is_written_again() -> None:
+    store = Store()
+    ledger = ledger_on(store)
+    ledger.set_aliases([SEARCH])
+    settle(ledger, store)
+    for ops in ([Delete(ALIAS_KEY)], [Put(ALIAS_KEY, b'{"host":"h1"}')], [Put(ALIAS_KEY, b"?")]):
+        seen = len(store.events)
+        store.apply(list(ops))
+        for event in store.events[seen:]:
+            ledger.seen(event)
+        settle(ledger, store)
+        assert store.keys[ALIAS_KEY].value == encode_alias(SEARCH)
+        assert store.keys[ALIAS_KEY].lease == LEASES.host
+
+
+def test_an_alias_moves_to_a_new_lease() -> None:
+    store = Store()
+    ledger = ledger_on(store)
+    ledger.set_aliases([SEARCH])
+    settle(ledger, store)
+    ledger.leases_changed()
+    settle(ledger, store, Leases(host=7, history=8))
+    assert store.keys[ALIAS_KEY].lease == 7
+
+
+def test_a_restart_adopts_its_aliases_and_removes_those_no_longer_configured() -> None:
+    store = Store()
+    before = ledger_on(store)
+    other = Alias("other", "h1-alias-0", "b.example", "h1")
+    foreign = Alias("search", "x", "www.example.com")
+    store.apply([Put(KEYS.record(foreign.id), encode_alias(foreign))])
+    before.set_aliases([SEARCH, other])
+    settle(before, store)
+    written = len(store.events)
+    after = ledger_on(store, engine_listed=False)
+    after.set_aliases([SEARCH])
+    settle(after, store)
+    assert store.records() == {ALIAS_KEY, KEYS.record(foreign.id)}
+    assert len(store.events) == written + 1, "what is right is left as it is"
 
 
 STEPS = st.lists(

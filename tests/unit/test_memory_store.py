@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -10,10 +12,15 @@ from discod.store.base import Compacted, Delta, KeyValue, LeaseNotFound, Put, Re
 from discod.store.memory import HISTORY, PROGRESS_INTERVAL, MemoryStore, open_memory_store
 
 
-async def test_a_fresh_store_is_empty_at_revision_one() -> None:
+async def test_revisions_go_on_where_an_earlier_store_may_have_ended() -> None:
+    earlier = int(time.time())
     async with open_memory_store() as store:
         snapshot = await store.snapshot([""])
-    assert (snapshot.revision, snapshot.items) == (1, ())
+        commit = await store.commit([Put("/k", b"")])
+    assert snapshot.items == ()
+    assert earlier <= snapshot.revision <= time.time()
+    assert commit.revision == snapshot.revision + 1
+    assert 0 < commit.revision < 2**32, "it is a serial as it stands"
 
 
 async def test_leases_end_in_the_order_of_their_deadlines(autojump_clock: MockClock) -> None:

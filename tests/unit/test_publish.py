@@ -183,12 +183,13 @@ async def test_a_writer_that_fights_with_us_does_not_load_the_store(
     async with open_memory_store() as store, running(store) as publisher:
         offer(publisher, Status(E1))
         await publisher.settled()
-        ours = (await store.snapshot([RECORD])).items[0].value
+        first = (await store.snapshot([RECORD])).items[0]
+        ours = first.value
         fights = 0
 
         async def fight() -> None:
             nonlocal fights
-            async with store.watch([RECORD], 1) as watch:
+            async with store.watch([RECORD], first.revision - 1) as watch:
                 async for delta in watch:
                     if any(getattr(event, "value", b"x") == ours for event in delta.events):
                         fights += 1

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from discod.model import schema
 from discod.model.endpoint import (
+    Alias,
     Endpoint,
     EndpointId,
     Fault,
@@ -52,6 +53,7 @@ WEB = Endpoint(
     producer=Producer.DOCKER,
     since=1764000000.5,
 )
+SEARCH = Alias("search", "alpha-alias-0", "_x.www.example.com", "alpha", since=1764000000.5)
 
 # Strategies -----------------------------------------------------------------------------------
 
@@ -78,6 +80,20 @@ ENDPOINTS = st.builds(
     producer=st.sampled_from(Producer),
     since=TIMES,
     target=st.one_of(st.just(""), LABELS),
+    ttl=st.integers(0, 2**31 - 1),
+    alpn=st.lists(st.from_regex(r"[A-Za-z0-9./-]{1,32}", fullmatch=True), max_size=3).map(tuple),
+    prefer=st.sampled_from([None, "none", "local", "zone"]),
+)
+ALIASES = st.builds(
+    Alias,
+    service=SERVICES,
+    instance=LABELS,
+    target=st.lists(LABELS.filter(lambda text: not text.isdigit()), min_size=1, max_size=3).map(
+        ".".join
+    ),
+    host=LABELS | st.just(""),
+    ttl=st.integers(0, 2**31 - 1),
+    since=TIMES,
 )
 HOSTS = st.builds(
     Host,
@@ -86,6 +102,7 @@ HOSTS = st.builds(
     version=TEXTS,
     machine=TEXTS,
     started=TIMES,
+    zone=LABELS | st.just(""),
     drained=st.none() | TIMES,
     hint_port=st.integers(0, 65535),
     hint_key=st.sampled_from(["", "ab" * 32]),
@@ -111,15 +128,17 @@ FIELDS = (
     "host", "port", "priority", "weight", "ttl", "text", "discod",
     "v", "producer", "container", "name", "port_name", "protocol", "tags", "health", "since",
     "attributes", "target", "record", "reason", "detail", "at", "faults", "addresses", "started",
-    "drained",
+    "drained", "zone", "alpn", "prefer",
 )
 # fmt: on
 OBJECTS = st.dictionaries(
     st.sampled_from(FIELDS), JSON | st.dictionaries(st.sampled_from(FIELDS), JSON)
 )
 
+OURS = b'{"host":"192.0.2.1","discod":{"protocol":"tcp","producer":"docker",%b}}'
+
 DECODERS: dict[str, Callable[[bytes], object]] = {
-    "endpoint": lambda value: schema.decode_endpoint(KEY, ID, value),
+    "record": lambda value: schema.decode_record(KEY, ID, value),
     "withdrawal": lambda value: schema.decode_withdrawal("w", ID, value),
     "host": lambda value: schema.decode_host("h", "alpha", value),
     "refusal": lambda value: schema.decode_refusal("r", "alpha", "0" * 64, value),
@@ -148,6 +167,49 @@ def test_an_ipv6_record_with_defaults() -> None:
     assert value.endswith(b'"target":"a"}}')
 
 
+def test_what_answers_shall_be_like_rides_in_our_object() -> None:
+    endpoint = replace(WEB, ttl=30, alpn=("h2", "http/1.1"), prefer="local")
+    value = schema.encode_endpoint(endpoint)
+    assert b'"ttl":1,"discod"' in value, "SkyDNS's own field stays CoreDNS's floor"
+    assert value.endswith(b',"ttl":30,"alpn":["h2","http/1.1"],"prefer":"local"}}')
+
+
+def test_an_alias_is_a_record_whose_host_is_a_name() -> None:
+    assert schema.encode_alias(SEARCH) == (
+        b'{"host":"_x.www.example.com","ttl":1,"discod":{"v":1,"producer":"static",'
+        b'"host":"alpha","since":1764000000.5}}'
+    )
+    assert schema.encode_alias(replace(SEARCH, ttl=60)).endswith(b',"ttl":60}}')
+
+
+@given(ALIASES)
+def test_aliases_survive(alias: Alias) -> None:
+    value = schema.encode_alias(alias)
+    assert schema.decode_record(KEYS.record(alias.id), alias.id, value) == alias
+
+
+@pytest.mark.parametrize(
+    ("value", "target"),
+    [
+        (b'{"host":"www.example.com"}', "www.example.com"),
+        (b'{"host":"WWW.Example.COM.","port":80,"weight":"any"}', "www.example.com"),
+        (b'{"host":"_a._b.example","ttl":60}', "_a._b.example"),
+        (b'{"host":"intranet"}', "intranet"),
+        (b'{"host":"10.in-addr.arpa","discod":{}}', "10.in-addr.arpa"),
+    ],
+)
+def test_aliases_of_other_producers(value: bytes, target: str) -> None:
+    alias = schema.decode_record("key", EndpointId("web", "x"), value, 7)
+    assert alias == Alias("web", "x", target)
+    assert alias.revision == 7
+
+
+def test_a_withdrawal_of_an_alias_is_none() -> None:
+    value = b'{"reason":"crashed","record":{"host":"www.example.com"}}'
+    with pytest.raises(RecordError, match=r"host = 'www\.example\.com': expected an IPv4"):
+        schema.decode_withdrawal("w", ID, value)
+
+
 def test_no_port_is_an_absent_field() -> None:
     assert "port" not in json.loads(schema.encode_endpoint(replace(WEB, port=0)))
 
@@ -155,7 +217,7 @@ def test_no_port_is_an_absent_field() -> None:
 def test_the_other_values_to_the_byte() -> None:
     assert schema.encode_host(Host("alpha", (ip_address("192.0.2.1"),), "0.1.0", "id", 1.5)) == (
         b'{"v":1,"addresses":["192.0.2.1"],"version":"0.1.0","machine":"id","started":1.5,'
-        b'"drained":null,"hints":{"port":0,"key":""}}'
+        b'"zone":"","drained":null,"hints":{"port":0,"key":""}}'
     )
     refusal = Refusal("alpha", "c" * 64, "bad", (Fault("label", "*", "a name"),), 2.0)
     assert (
@@ -171,7 +233,7 @@ def test_the_other_values_to_the_byte() -> None:
 @given(ENDPOINTS)
 def test_endpoints_survive(endpoint: Endpoint) -> None:
     value = schema.encode_endpoint(endpoint)
-    assert schema.decode_endpoint(KEYS.record(endpoint.id), endpoint.id, value) == endpoint
+    assert schema.decode_record(KEYS.record(endpoint.id), endpoint.id, value) == endpoint
 
 
 @given(WITHDRAWALS)
@@ -219,7 +281,7 @@ def test_half_a_surrogate_pair_does_not_stop_a_refusal() -> None:
     ],
 )
 def test_records_of_other_producers(value: bytes, expected: Endpoint) -> None:
-    decoded = schema.decode_endpoint("key", EndpointId("web", "x"), value)
+    decoded = schema.decode_record("key", EndpointId("web", "x"), value)
     assert decoded == expected
     assert decoded.producer is Producer.FOREIGN
 
@@ -235,7 +297,18 @@ def test_records_of_other_producers(value: bytes, expected: Endpoint) -> None:
         (b"[" * 100_000, "value"),
         (b"{}", "host"),
         (b'{"host":null}', "host"),
-        (b'{"host":"example.com"}', "host"),
+        (b'{"host":""}', "host"),
+        (b'{"host":"."}', "host"),
+        (b'{"host":"exa mple.com"}', "host"),
+        (b'{"host":"-a.example"}', "host"),
+        (b'{"host":"a..example"}', "host"),
+        (b'{"host":"10.0.0.300"}', "host"),
+        (b'{"host":"10.0.0.1:80"}', "host"),
+        (b'{"host":"' + b"a." * 127 + b'a"}', "host"),
+        (b'{"host":"a.example","discod":1}', "discod"),
+        (b'{"host":"a.example","discod":{"host":1}}', "host"),
+        (b'{"host":"a.example","discod":{"ttl":-1}}', "ttl"),
+        (b'{"host":"a.example","discod":{"since":"now"}}', "since"),
         (b'{"host":"10.0.0.1/8"}', "host"),
         (b'{"host":"fe80::1%eth0"}', "host"),
         (b'{"host":"\\ud800"}', "host"),
@@ -264,17 +337,31 @@ def test_records_of_other_producers(value: bytes, expected: Endpoint) -> None:
             b'{"host":"192.0.2.1","discod":{"protocol":"tcp","producer":"docker","target":"-"}}',
             "target",
         ),
+        (OURS % b'"ttl":"30"', "ttl"),
+        (OURS % b'"ttl":2147483648', "ttl"),
+        (OURS % b'"ttl":1.5', "ttl"),
+        (OURS % b'"alpn":"h2"', "alpn"),
+        (OURS % b'"alpn":["h2",""]', "alpn"),
+        (OURS % b'"alpn":["h,2"]', "alpn"),
+        (OURS % b'"prefer":""', "prefer"),
+        (OURS % b'"prefer":"near"', "prefer"),
     ],
 )
 def test_a_bad_record_is_named_with_key_field_and_expectation(value: bytes, field: str) -> None:
     with pytest.raises(RecordError) as caught:
-        schema.decode_endpoint(KEY, ID, value)
+        schema.decode_record(KEY, ID, value)
     assert caught.value.key == KEY
     assert caught.value.fault.subject == field
     assert caught.value.fault.expected.startswith("expected")
     assert str(caught.value).startswith(f"{KEY}: {field} = ")
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("zone", [b"1", b'"A"', b'"a.b"'])
+def test_a_hosts_zone_is_a_label(zone: bytes) -> None:
+    with pytest.raises(RecordError, match=r"zone = .*: expected"):
+        schema.decode_host("key", "alpha", b'{"zone":%b}' % zone)
 
 
 @ALL_DECODERS
@@ -309,7 +396,7 @@ def test_a_damaged_record_decodes_or_is_a_record_error(
 ) -> None:
     value = bytearray(schema.encode_endpoint(endpoint))
     value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
-    _decodes_or_refuses(DECODERS["endpoint"], bytes(value))
+    _decodes_or_refuses(DECODERS["record"], bytes(value))
 
 
 def _decodes_or_refuses(decode: Callable[[bytes], object], value: bytes) -> None:
