@@ -218,6 +218,9 @@ def version() -> None:
 @click.option("--tag", "tags", multiple=True, help="May be given several times.")
 @click.option("--weight", type=int, help="0 to 65535; default 100.")
 @click.option("--priority", type=int, help="1 to 65535; default 10.")
+@click.option("--ttl", type=int, help="Seconds that answers may be cached; default 0.")
+@click.option("--alpn", multiple=True, help="As h2; may be given several times.")
+@click.option("--prefer", type=click.Choice(["none", "local", "zone"]))
 @click.option("--address", "addresses", multiple=True, help="Default: the host's own.")
 @click.option("--check", help="tcp, tcp:PORT, http:/PATH or http:PORT/PATH; default: none.")
 @click.option(
@@ -243,9 +246,9 @@ def announce(
     from discod.announce_request import AnnounceError, check_from_text, parse_announce
     from discod.command import Companion
 
-    keys = {"tags": "tags", "addresses": "address"}
+    keys = {"addresses": "address"}
     service = {keys.get(key, key): value for key, value in given.items() if value not in (None, ())}
-    for key in ("tags", "address"):
+    for key in ("tags", "address", "alpn"):
         if key in service:
             service[key] = list(service[key])
     if check is not None:

@@ -11,9 +11,10 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import trio
 from announcer.announcer import Announcer
 from announcer.offer import Scope
 from discod import __version__
+from discod.activation import ActivationError, adopt, handed
 from discod.banner import banner
 from discod.config import ConfigError, load_config
 from discod.hints import Hints, settings_for
@@ -45,6 +47,7 @@ from discod.store.base import Delta, Snapshot, Store, StoreError, StoreRejected
 from discod.store.follow import follow
 from discod.store.opening import open_store
 from discod.view import Announcement, StoreReport
+from resolver.forwarding.pool import OwnUpstreamError
 from resolver.server import Resolver
 
 log = logging.getLogger(__name__)
@@ -68,10 +71,12 @@ class Daemon:
         store: Store,
         runtime: Path,
         state: Path,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
         self.settings = settings
         self._config_path = config_path
         self._state_dir = state
+        self._handed = sockets
         self._socket = runtime / SOCKET_NAME if settings.http.socket else None
         self._notifier = Notifier.from_environ(environ)
         self._tick_period = min(1.0, watchdog_period(environ, os.getpid()) or 1.0)
@@ -82,6 +87,7 @@ class Daemon:
         self._memory: Memory = remember(state)
         self.host = host_name(settings.host)
         self._addresses = host_addresses(settings.host)
+        self._zone = settings.host.zone
         self._keys = Keyspace(settings.dns.domain, settings.store.prefix)
         self.metrics = Metrics()
         self.metrics.build_info.labels(__version__).set(1)
@@ -138,7 +144,7 @@ class Daemon:
         self._announce_host()
         async with trio.open_nursery() as answering:
             if self.settings.dns.listen:
-                bound = await answering.start(self.resolver.serve)
+                bound = await answering.start(self.resolver.serve, self._handed)
                 self._bound += [f"dns/{b.transport} {b.address}:{b.port}" for b in bound]
             self._dns_ready = True
             answering.start_soon(self._follow)
@@ -279,6 +285,7 @@ class Daemon:
             version=__version__,
             machine=self._memory.machine,
             started=self._started,
+            zone=self._zone,
             drained=self._memory.drained,
             hint_port=self._hint_port,
             hint_key=self._hints.key if self._hints and self._hint_port else "",
@@ -408,21 +415,25 @@ def run_daemon(settings: Settings, config_path: Path | None, environ: Mapping[st
         state = state_dir(settings.host, os.getuid(), environ)
         make_directory(runtime, 0o755)
         make_directory(state, 0o700)
+        sockets = adopt(handed(environ, os.getpid()))
         with only_one(runtime):
             async with open_store(settings.store) as store:
-                await Daemon(settings, config_path, environ, store, runtime, state).run()
+                daemon = Daemon(settings, config_path, environ, store, runtime, state, sockets)
+                await daemon.run()
 
     try:
         trio.run(main)
     except BaseExceptionGroup as group:
-        known, rest = group.split((PlaceError, StoreRejected, OSError))
+        known, rest = group.split(
+            (PlaceError, StoreRejected, ActivationError, OwnUpstreamError, OSError)
+        )
         if rest is not None or known is None:
             raise
         error: BaseException = known
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         return _cannot_run(error)
-    except (PlaceError, StoreRejected, OSError) as error:
+    except (PlaceError, StoreRejected, ActivationError, OwnUpstreamError, OSError) as error:
         return _cannot_run(error)
     return 0
 

@@ -6,15 +6,111 @@ get this object and count. `docs/metrics.md` lists them (`make docs`; a test com
 
 from __future__ import annotations
 
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from discod.metrics_buckets import FAST, SLOW
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_FAST = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5)
-_SLOW = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+class _Before(Collector):
+    """Has no metrics of its own, only work to do before those of others are read."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[Callable[[], None]] = []
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Do the work."""
+        for callback in self.callbacks:
+            callback()
+        return ()
+
+
+class Row:
+    """One label value's share of `Durations`."""
+
+    __slots__ = ("_bounds", "_counts", "_created", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        self._created = time.time()
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def add(self, counts: Sequence[int], seconds: float) -> None:
+        """Count many, that somebody else sorted into the same buckets.
+
+        Args:
+            counts: One number a bound, and one for what is longer.
+            seconds: Their sum.
+        """
+        self._counts = [mine + more for mine, more in zip(self._counts, counts, strict=True)]
+        self._sum += seconds
+
+
+class Durations(Collector):
+    """A histogram that takes whole buckets as well (prometheus_client's takes single values only).
+
+    Its exposition is that of `prometheus_client.Histogram`.
+    """
+
+    def __init__(self, name: str, documentation: str, label: str, bounds: Sequence[float]) -> None:
+        self.label = label
+        self._name = name
+        self._documentation = documentation
+        self._bounds = tuple(float(bound) for bound in bounds)
+        self._rows: dict[str, Row] = {}
+
+    def labels(self, value: str) -> Row:
+        """The row of one label value, which exists from now on."""
+        row = self._rows.get(value)
+        if row is None:
+            row = self._rows[value] = Row(self._bounds)
+        return row
+
+    def describe(self) -> Iterable[Metric]:
+        """The name, type and meaning."""
+        yield self._families()[0]
+
+    def collect(self) -> Iterator[Metric]:
+        """All rows."""
+        times, created = self._families()
+        bounds = [*map(repr, self._bounds), "+Inf"]
+        for value, row in self._rows.items():
+            total = 0
+            buckets = []
+            for bound, count in zip(bounds, row._counts, strict=True):
+                total += count
+                buckets.append((bound, float(total)))
+            times.add_metric([value], buckets, row._sum)
+            created.add_metric([value], row._created)
+        yield times
+        if self._rows:
+            yield created
+
+    def _families(self) -> tuple[HistogramMetricFamily, GaugeMetricFamily]:
+        return (
+            HistogramMetricFamily(self._name, self._documentation, labels=[self.label]),
+            GaugeMetricFamily(f"{self._name}_created", self._documentation, labels=[self.label]),
+        )
 
 
 class Metrics:
@@ -22,6 +118,8 @@ class Metrics:
 
     def __init__(self) -> None:
         r = self.registry = CollectorRegistry()
+        self._before = _Before()
+        r.register(self._before)  # first, and the registry collects in the order of registration
         ProcessCollector(registry=r)
         PlatformCollector(registry=r)
         GCCollector(registry=r)
@@ -75,7 +173,7 @@ class Metrics:
         self.withdrawal_seconds = Histogram(
             "discod_announcer_withdrawal_seconds",
             "From this host's knowledge of an end to the store's confirmation.",
-            buckets=_SLOW,
+            buckets=SLOW,
             registry=r,
         )
         self.checks = Counter(
@@ -105,13 +203,13 @@ class Metrics:
             "discod_dns_requests", "Queries.", ["zone", "proto", "type"], registry=r
         )
         self.dns_responses = Counter("discod_dns_responses", "Responses.", ["rcode"], registry=r)
-        self.dns_duration = Histogram(
+        self.dns_duration = Durations(
             "discod_dns_request_duration_seconds",
             "From a query's arrival to its answer.",
-            ["zone"],
-            buckets=_FAST,
-            registry=r,
+            "zone",
+            FAST,
         )
+        r.register(self.dns_duration)
         self.dns_refused = Counter(
             "discod_dns_acl_refused", "Queries from clients outside dns.allow.", registry=r
         )
@@ -119,6 +217,12 @@ class Metrics:
             "discod_dns_malformed", "Packets that are no query.", ["proto"], registry=r
         )
         self.dns_truncated = Counter("discod_dns_truncated", "Answers sent with TC.", registry=r)
+        self.dns_dropped = Counter(
+            "discod_dns_dropped",
+            "UDP queries left unanswered: too many at once, or the kernel did not take the answer.",
+            ["reason"],
+            registry=r,
+        )
         self.dns_forwards = Counter(
             "discod_dns_forwards",
             "Queries sent to an upstream.",
@@ -171,6 +275,10 @@ class Metrics:
             registry=r,
         )
         self.dns_serial = Gauge("discod_dns_serial", "SOA serial of the zone.", registry=r)
+
+    def before_exposition(self, callback: Callable[[], None]) -> None:
+        """Have `callback` count what is counted elsewhere, each time before values are read."""
+        self._before.callbacks.append(callback)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus's text format."""

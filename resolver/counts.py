@@ -6,8 +6,11 @@ so that no client can make the registry grow.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from discod.metrics import Metrics
 from resolver.answer import Outcome, Transport
+from resolver.cookies import Verdict
 
 _TYPES = {
     1: "A",
@@ -39,8 +42,11 @@ _RCODES = {
     3: "NXDOMAIN",
     4: "NOTIMP",
     5: "REFUSED",
+    9: "NOTAUTH",
     16: "BADVERS",
+    23: "BADCOOKIE",
 }
+_PROTOS: tuple[Transport, ...] = "udp", "tcp", "tls"
 
 
 class Counts:
@@ -52,7 +58,7 @@ class Counts:
         self._requests = {
             (zone, proto, type_): metrics.dns_requests.labels(label, proto, type_).inc
             for zone, label in self._zones.items()
-            for proto in ("udp", "tcp")
+            for proto in _PROTOS
             for type_ in (*_TYPES.values(), "other")
         }
         self._responses = {
@@ -62,7 +68,9 @@ class Counts:
         self._durations = {
             zone: metrics.dns_duration.labels(label).observe for zone, label in self._zones.items()
         }
-        self._malformed = {p: metrics.dns_malformed.labels(p).inc for p in ("udp", "tcp")}
+        self._malformed = {p: metrics.dns_malformed.labels(p).inc for p in _PROTOS}
+        self._cookies = {v: metrics.dns_cookies.labels(v).inc for v in get_args(Verdict)}
+        self._limited = {a: metrics.dns_rate_limited.labels(a).inc for a in ("slip", "drop")}
 
     def query(self, outcome: Outcome, transport: Transport) -> None:
         """Count what came in."""
@@ -70,11 +78,15 @@ class Counts:
         if query is None:
             self._malformed[transport]()
             return
-        if query.fault:
+        if query.fault or outcome.cookie == "malformed":
             self._malformed[transport]()
         self._requests[outcome.zone, transport, _TYPES.get(query.type, "other")]()
         if outcome.refused:
             self._metrics.dns_refused.inc()
+        if outcome.cookie is not None:
+            self._cookies[outcome.cookie]()
+        if outcome.limited != "pass":
+            self._limited[outcome.limited]()
 
     def response(self, zone: str, rcode: int, truncated: bool, seconds: float) -> None:
         """Count what went out, `seconds` after the query came in."""
@@ -82,6 +94,36 @@ class Counts:
         self._durations[zone](seconds)
         if truncated:
             self._metrics.dns_truncated.inc()
+
+    # What others counted, as the worker processes do ------------------------------------------
+
+    def add_queries(self, zone: str, transport: Transport, qtype: int, count: int) -> None:
+        """Add queries of one kind; `zone` is ``domain``, ``reverse`` or ``.``."""
+        self._requests[zone, transport, _TYPES.get(qtype, "other")](count)
+
+    def add_responses(self, rcode: int, truncated: bool, count: int) -> None:
+        """Add responses of one kind; any `rcode` that is not known counts as *other*."""
+        self._responses.get(rcode, self._other)(count)
+        if truncated:
+            self._metrics.dns_truncated.inc(count)
+
+    def add_malformed(self, transport: Transport, count: int) -> None:
+        """Add packets that are no query."""
+        self._malformed[transport](count)
+
+    def add_cookies(self, verdict: Verdict, count: int) -> None:
+        """Add queries with a cookie."""
+        self._cookies[verdict](count)
+
+    def add_limited(self, action: Literal["slip", "drop"], count: int) -> None:
+        """Add responses above the rate limit."""
+        self._limited[action](count)
+
+    def add_refused(self, count: int) -> None:
+        """Add queries of clients outside ``dns.allow``."""
+        self._metrics.dns_refused.inc(count)
+
+    # Upstreams and connections ----------------------------------------------------------------
 
     def forward(self, upstream: str, result: str) -> None:
         """Count a try at an upstream; `result`: ok, timeout, error, refused or malformed."""

@@ -33,6 +33,7 @@ TSIG: Final = 250
 IXFR: Final = 251
 AXFR: Final = 252
 ANY: Final = 255
+CAA: Final = 257
 
 IN: Final = 1
 
@@ -73,6 +74,15 @@ class Answer:
     chase: Name = ()
     """A name outside our zones that an alias in `answer` leads to: the forwarder is to add what it
     has of the type that was asked. Empty: the answer is complete."""
+    flatten: bool = False
+    """With `chase`: the records found take the place of all of `answer`, under the name that was
+    asked. `answer` has the aliases all the same, for who may not or cannot chase."""
+    ttl: int = 0
+    """With `flatten`: seconds that the TTL of what is put there may have at most (the smallest of
+    the aliases)."""
+    negative: tuple[RR, ...] = ()
+    """With `flatten`: the authority section for the case that nothing is found (no data, never
+    NXDOMAIN: the name that was asked exists)."""
 
 
 def to_name(text: str) -> Name:
@@ -96,14 +106,19 @@ def address_type(address: Address) -> int:
     return A if address.version == 4 else AAAA
 
 
-def srv(priority: int, weight: int, port: int, target: Name) -> bytes:
-    """RDATA of SRV; its target is never compressed (RFC 2782)."""
-    return _SRV.pack(priority, weight, port) + name_wire(target)
+srv_head = _SRV.pack
+"""RDATA of SRV before its target, of priority, weight, port; the target is never compressed (RFC
+2782)."""
 
 
 def soa(mname: Name, rname: Name, serial: int, refresh: int, retry: int, expire: int) -> bytes:
     """RDATA of SOA with minimum 0: a name that comes up is seen at once (RFC 2308, section 5)."""
     return name_wire(mname) + name_wire(rname) + _SOA.pack(serial, refresh, retry, expire, 0)
+
+
+def cname(owner: Name, target: Name, ttl: int = 0) -> RR:
+    """A CNAME record."""
+    return RR(owner, CNAME, name_wire(target), ttl)
 
 
 def txt(strings: Iterable[bytes]) -> bytes:

@@ -6,14 +6,23 @@ written here only, in canonical form (no leading zeros). Pure.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from discod.model.endpoint import Address, Endpoint
+from discod.model.endpoint import Address, Endpoint, EndpointId
 from discod.model.settings import Network
 from resolver.record import Name
+
+RESORT_AT = 1000
+"""Changes at once from which on it is cheaper to sort all addresses again, when next needed, than
+to put each in its place (an insertion into 100,000 takes some 20 us)."""
+
+_Address = tuple[int, int]
+"""Family and value."""
+_Entry = Endpoint | dict[EndpointId, Endpoint]
+"""Almost every address has one endpoint."""
 
 _SUFFIXES: dict[Name, tuple[int, int]] = {
     (b"in-addr", b"arpa"): (4, 8),
@@ -102,14 +111,31 @@ class OwnedZones:
 
 
 class ReverseIndex:
-    """Address -> names, kept up to date by service."""
+    """Address -> names, kept up to date by service.
 
-    def __init__(self, domain: Name) -> None:
+    Entries are the endpoints themselves; names are made when they are asked for.
+
+    Args:
+        domain: What all names end in.
+        services: Service -> instance -> endpoint, to begin with.
+    """
+
+    def __init__(self, domain: Name, services: Mapping[str, Mapping[str, Endpoint]]) -> None:
         self._domain = domain
-        self._hosts: dict[tuple[int, int], list[str]] = {}
-        self._endpoints: dict[tuple[int, int], dict[Name, None]] = {}
-        self._of_service: dict[str, list[tuple[tuple[int, int], Name]]] = {}
-        self._sorted: dict[int, list[int]] | None = None
+        self._hosts: dict[_Address, list[str]] = {}
+        self._endpoints: dict[int, dict[int, _Entry]] = {4: {}, 6: {}}
+        self._sorted: dict[int, list[int]] = {}
+        """By family, for `any_in`; none: to be sorted when it is needed."""
+        v4, v6 = self._endpoints[4], self._endpoints[6]
+        for instances in services.values():
+            for endpoint in instances.values():
+                address = endpoint.address
+                entries = v4 if type(address) is IPv4Address else v6
+                key = int(address)
+                if key in entries:
+                    self._add(endpoint)
+                else:
+                    entries[key] = endpoint
 
     def set_hosts(self, hosts: Mapping[str, Iterable[Address]]) -> None:
         """Replace all hosts: name -> addresses."""
@@ -119,43 +145,65 @@ class ReverseIndex:
                 names = self._hosts.setdefault((address.version, int(address)), [])
                 if host not in names:
                     names.append(host)
-        self._sorted = None
 
-    def set_service(self, service: str, endpoints: Iterable[Endpoint]) -> None:
-        """Replace the endpoints of one service."""
-        for key, name in self._of_service.pop(service, ()):
-            names = self._endpoints[key]
-            names.pop(name, None)
-            if not names:
-                del self._endpoints[key]
-        entries: list[tuple[tuple[int, int], Name]] = []
-        apex = (service.encode(), *self._domain)
-        for endpoint in endpoints:
-            key = endpoint.address.version, int(endpoint.address)
-            name = (endpoint.instance.encode(), *apex) if endpoint.instance else apex
-            self._endpoints.setdefault(key, {})[name] = None
-            entries.append((key, name))
-        if entries:
-            self._of_service[service] = entries
-        self._sorted = None
+    def change(self, before: Mapping[str, Endpoint], after: Mapping[str, Endpoint]) -> None:
+        """Replace the endpoints of one service, by instance; empty: there is no such service."""
+        gone = [e for i, e in before.items() if after.get(i) is not e]
+        new = [e for i, e in after.items() if before.get(i) is not e]
+        if len(gone) + len(new) > RESORT_AT:
+            self._sorted = {}
+        for endpoint in gone:
+            self._remove(endpoint)
+        for endpoint in new:
+            self._add(endpoint)
 
-    def services(self) -> Iterable[str]:
-        """Services that have an address here."""
-        return self._of_service.keys()
+    def _add(self, endpoint: Endpoint) -> None:
+        family, key = endpoint.address.version, int(endpoint.address)
+        entries = self._endpoints[family]
+        entry = entries.get(key)
+        if entry is None:
+            entries[key] = endpoint
+            if family in self._sorted:
+                insort(self._sorted[family], key)
+        elif isinstance(entry, dict):
+            entry[endpoint.id] = endpoint
+        else:
+            entries[key] = {entry.id: entry, endpoint.id: endpoint}
+
+    def _remove(self, endpoint: Endpoint) -> None:
+        family, key = endpoint.address.version, int(endpoint.address)
+        entries = self._endpoints[family]
+        entry = entries[key]
+        if isinstance(entry, dict):
+            del entry[endpoint.id]
+            if entry:
+                return
+        del entries[key]
+        if family in self._sorted:
+            del self._sorted[family][bisect_left(self._sorted[family], key)]
 
     def names(self, meaning: ReverseName) -> tuple[Name, ...]:
         """Who has the address: its host (a published port is the host's), else its endpoints."""
-        key = meaning.family, meaning.value
-        hosts = self._hosts.get(key)
+        hosts = self._hosts.get((meaning.family, meaning.value))
         if hosts:
             return tuple((host.encode(), b"node", *self._domain) for host in hosts)
-        return tuple(self._endpoints.get(key, ()))
+        entry = self._endpoints[meaning.family].get(meaning.value)
+        if entry is None:
+            return ()
+        endpoints = entry.values() if isinstance(entry, dict) else (entry,)
+        return tuple(sorted(self._name(e) for e in endpoints))
+
+    def _name(self, endpoint: Endpoint) -> Name:
+        apex = (endpoint.service.encode(), *self._domain)
+        return (endpoint.instance.encode(), *apex) if endpoint.instance else apex
 
     def any_in(self, prefix: ReverseName) -> bool:
         """Whether any address of the prefix has a name."""
-        if self._sorted is None:
-            keys = sorted({*self._hosts, *self._endpoints})
-            self._sorted = {f: [value for family, value in keys if family == f] for f in (4, 6)}
-        values = self._sorted[prefix.family]
-        at = bisect_left(values, prefix.value)
-        return at < len(values) and values[at] <= prefix.last
+        family, first, last = prefix.family, prefix.value, prefix.last
+        if family not in self._sorted:
+            self._sorted[family] = sorted(self._endpoints[family])
+        values = self._sorted[family]
+        at = bisect_left(values, first)
+        if at < len(values) and values[at] <= last:
+            return True
+        return any(f == family and first <= value <= last for f, value in self._hosts)

@@ -6,14 +6,15 @@ everything else happens inside `serve`.
 
 from __future__ import annotations
 
-import errno
 import logging
 import random
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from itertools import chain
 
 import trio
 
@@ -22,24 +23,30 @@ from discod.metrics import Metrics
 from discod.model.catalog import Catalog, Change
 from discod.model.endpoint import Address, Host
 from discod.model.settings import DnsSettings, ListenAddress
-from resolver import binding, encode, record, udp, upstreams, wire
-from resolver.answer import Responder, Transport
+from resolver import encode, secret_file, shown, udp
+from resolver.answer import Outcome, Responder, Transport
 from resolver.counts import Counts
-from resolver.forward import Forwarder
-from resolver.resolv_conf import ResolvConf
+from resolver.forwarding import upstreams
+from resolver.forwarding.chase import compose
+from resolver.forwarding.forwarder import Forwarder
+from resolver.forwarding.pool import OwnUpstreamError
+from resolver.forwarding.reply import Relayed
+from resolver.hot.protocol import Config
+from resolver.hot.supervisor import Workers
+from resolver.hot.sync import News
+from resolver.sockets import bind_tcp, open_all
 from resolver.tcp import TcpServer
-from resolver.upstreams import Upstreams
-from resolver.wire import Query
+from resolver.tls import tls_context
 from resolver.zone import Zone
 
 log = logging.getLogger(__name__)
 
-PORT_TRIES = 20
-"""Ports tried when the configuration leaves the port open (0) and UDP and TCP must share it."""
 FAULT_LOG_EVERY = 10.0
 """Seconds between two reports of a fault of our own, whatever comes in meanwhile."""
 
-_SHOWN = (record.A, record.AAAA, record.SRV, record.TXT, record.PTR)
+_FIXED = ("listen", "tls_listen", "domain", "workers")
+"""Settings that need a restart."""
+_SERVED: tuple[Transport, ...] = ("udp", "tcp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +66,40 @@ class Resolver:
         host: This host, for the names it has before its own record is in the Catalog.
         metrics: Where to count.
         rng: For the order of answers.
+        secrets: For DNS Cookies, the first makes them; none: as the settings say.
+
+    Raises:
+        OSError: a file that the settings name cannot be used.
+        OwnUpstreamError: discod is named as its own upstream.
     """
 
     def __init__(
-        self, settings: DnsSettings, host: Host, metrics: Metrics, *, rng: random.Random
+        self,
+        settings: DnsSettings,
+        host: Host,
+        metrics: Metrics,
+        *,
+        rng: random.Random,
+        secrets: Sequence[bytes] = (),
     ) -> None:
         self._first = self._settings = settings
         self._host = host
-        self._zone = Zone(settings.domain, host, settings.reverse_zones)
-        self._responder = Responder(self._zone, settings, rng)
+        self._metrics = metrics
+        self._rng = rng
+        self._given = tuple(secrets)
+        self._secrets = self._given or secret_file.load(settings.cookie_secret_file)
+        self._news = News(self._config(settings))
+        self.workers: Workers | None = None
+        """Those that serve, if any do."""
+        self._zone = Zone(settings, host)
+        self._responder = Responder(self._zone, settings, rng, self._secrets)
         self._counts = Counts(metrics, settings.domain)
-        self._forwarder = Forwarder(self._upstreams, self._counts.forward)
-        self._tcp = TcpServer(self._handle, self._relay, self._counts.connections)
         self._listening: tuple[ListenAddress, ...] = settings.listen
+        self._forwarder = Forwarder(settings, metrics, self._is_own, rng=rng)
+        self._tcp = TcpServer(self._handle, self._relay, self._counts.connections)
         self._fault_logged = float("-inf")
+        if settings.tls_listen:
+            self._tcp.tls = tls_context(settings.tls_cert, settings.tls_key)
         self._configure(settings)
 
     def update(self, catalog: Catalog, change: Change | None) -> None:
@@ -81,6 +108,7 @@ class Resolver:
         Costs microseconds: names are compiled when they are asked for.
         """
         self._zone.update(catalog, change)
+        self._news.update(catalog, change)
 
     def set_stale(self, stale: bool, ready: bool) -> None:
         """Say how the Catalog stands with the store.
@@ -91,14 +119,14 @@ class Resolver:
         """
         self._responder.stale = stale
         self._responder.ready = ready
+        self._news.set_stale(stale, ready)
 
     def reload(self, settings: DnsSettings) -> tuple[str, ...]:
         """Put changed settings in force; the names of those that need a restart are returned."""
         fixed = tuple(
-            name
-            for name in ("listen", "domain")
-            if getattr(settings, name) != getattr(self._first, name)
+            name for name in _FIXED if getattr(settings, name) != getattr(self._first, name)
         )
+        self._read_files(settings)
         self._configure(settings)
         return fixed
 
@@ -111,96 +139,145 @@ class Resolver:
         Raises:
             ValueError: `name` cannot be asked.
         """
-        try:
-            asked = record.to_name(str(ip_address(name).reverse_pointer))
-        except ValueError:
-            asked = record.to_name(name)
-        if not record.fits(asked) or any(not 0 < len(label) <= 63 for label in asked):
-            raise ValueError(f"{name!r} is no DNS name")
-        lines: list[str] = []
-        rng = random.Random(0)
-        for type_ in (*_SHOWN, record.SOA, record.NS):
-            if lines and type_ not in _SHOWN:
-                break
-            answer = self._zone.lookup(asked, type_, rng)
-            if answer is None:
-                return ("FORWARDED",)
-            if answer.rcode == record.NXDOMAIN:
-                return ("NXDOMAIN",)
-            question = record.name_wire(asked) + type_.to_bytes(2, "big") + b"\0\1"
-            query = Query(0, 0, question, asked, type_, record.IN, None, 0)
-            packet, _ = encode.encode(
-                query, answer.rcode, limit=wire.TCP_MAX, udp_size=0, answer=answer.answer
-            )
-            lines += wire.shown(packet)
-        return tuple(lines) or ("NODATA",)
+        return shown.answers(self._zone, name)
 
     async def serve(
-        self, *, task_status: trio.TaskStatus[list[Bound]] = trio.TASK_STATUS_IGNORED
+        self,
+        sockets: Sequence[socket.socket] = (),
+        *,
+        task_status: trio.TaskStatus[list[Bound]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Bind everything, report it as started, and serve until cancelled.
 
+        Args:
+            sockets: Bound already (socket activation): served in place of new ones at the same
+                transport, address and port; closed at the end.
+            task_status: Gets what is served.
+
         Raises:
-            OSError: an address cannot be bound; the message says which.
+            OSError: an address cannot be bound, or nothing in ``listen`` is at that of one of
+                `sockets`; the message says which.
         """
+        workers = self._first.workers
         with ExitStack() as stack:
-            pairs = []
-            for at in self._first.listen:
-                datagram, listener = _bind(at)
-                stack.callback(datagram.close)
-                stack.callback(listener.socket.close)
-                pairs.append((datagram, listener))
-            bound = []
-            for datagram, listener in pairs:
-                bound.append(_bound("udp", datagram.getsockname()))
-                bound.append(_bound("tcp", listener.socket.getsockname()))
-            self._listening = tuple(ListenAddress(b.address, b.port) for b in bound)
+            opened = open_all(self._first.listen, max(1, workers), sockets, stack)
+            self._listening = tuple(one.at for one in opened)
+            secure = [bind_tcp(at) for at in self._first.tls_listen]
+            for listener in secure:
+                stack.callback(listener.close)
             async with trio.open_nursery() as nursery:
-                for datagram, listener in pairs:
-                    nursery.start_soon(udp.serve, datagram, self._handle, self._relay, nursery)
-                    nursery.start_soon(self._tcp.serve, listener)
+                await nursery.start(self._forwarder.run)
+                lanes = list(zip(*(one.datagrams for one in opened), strict=True))
+                flat = [[sock for socks in lane for sock in socks] for lane in lanes]
+                if workers and opened:
+                    self.workers = self._hot(flat)
+                    nursery.start_soon(self.workers.run)
+                else:
+                    for sock in chain.from_iterable(flat):
+                        nursery.start_soon(udp.serve, sock, self._handle, self._relay, nursery)
+                for listener in chain.from_iterable(one.listeners for one in opened):
+                    nursery.start_soon(self._tcp.serve, _served(listener))
+                for listener in secure:
+                    nursery.start_soon(self._tcp.serve_tls, _served(listener))
+                bound = [Bound(t, at.address, at.port) for at in self._listening for t in _SERVED]
+                for listener in secure:
+                    host, port = listener.getsockname()[:2]
+                    bound.append(Bound("tls", ip_address(host), port))
                 task_status.started(bound)
                 await trio.sleep_forever()  # until cancelled, with nothing to listen on as well
 
+    def _hot(self, lanes: Sequence[Sequence[socket.socket]]) -> Workers:
+        return Workers(
+            self._news,
+            lanes,
+            self._handle,
+            self._relay,
+            self._counts,
+            self._metrics,
+            self._first.domain,
+            rng=self._rng,
+        )
+
+    def _config(self, settings: DnsSettings) -> Config:
+        """What the workers are told of the settings: those that need a restart are as they were."""
+        fixed = {name: getattr(self._first, name) for name in _FIXED}
+        return Config(replace(settings, **fixed), self._host, self._secrets)
+
+    def _read_files(self, settings: DnsSettings) -> None:
+        """Read again what may have been replaced; what cannot be read stays as it was."""
+        try:
+            if not self._given and settings.cookie_secret_file:
+                self._secrets = secret_file.load(settings.cookie_secret_file)
+            if settings.tls_listen:
+                self._tcp.tls = tls_context(settings.tls_cert, settings.tls_key)
+        except OSError as error:  # ssl.SSLError is one
+            log.error("a file of the DNS settings cannot be used", extra=fields(error=error))
+
     def _configure(self, settings: DnsSettings) -> None:
         self._settings = settings
-        self._zone.set_reverse_zones(settings.reverse_zones)
-        self._responder.configure(settings)
-        self._forwarder.timeout = settings.forward_timeout
-        self._forwarder.udp_size = settings.udp_size
+        self._zone.configure(settings)
+        self._responder.configure(settings, self._secrets)
+        try:
+            self._forwarder.configure(settings)
+        except OwnUpstreamError as error:
+            log.error("discod is named as its own upstream", extra=fields(error=error))
         self._tcp.idle = settings.tcp_idle
         self._tcp.connections_max = settings.tcp_connections
-        self._resolv_conf = ResolvConf(settings.resolv_conf, self._is_own)
+        self._news.configure(self._config(settings))
 
     def _is_own(self, server: ListenAddress) -> bool:
         return upstreams.is_listening(server, self._listening, self._host.addresses)
 
-    def _upstreams(self) -> Upstreams:
-        configured = self._settings.upstreams
-        if not configured:
-            return self._resolv_conf.current()
-        return Upstreams(tuple(server for server in configured if not self._is_own(server)))
-
-    def _handle(self, packet: bytes, client: str, transport: Transport) -> bytes | Query | None:
+    def _handle(self, packet: bytes, client: str, transport: Transport) -> bytes | Outcome | None:
         start = time.perf_counter()
         try:
-            outcome = self._responder.respond(packet, client, transport)
+            outcome = self._responder.respond(packet, client, transport, time.time())
         except Exception:  # noqa: BLE001 - a fault of ours over one packet must not end the service
             self._report_fault(packet, client)
             return None
         self._counts.query(outcome, transport)
-        if outcome.packet is None:
-            return outcome.query
-        self._counts.response(
-            outcome.zone, outcome.rcode, outcome.truncated, time.perf_counter() - start
-        )
+        if outcome.forward or outcome.answer is not None:
+            known = self._known(outcome)
+            return self._sent(outcome, known, start) if known is not None else outcome
+        if outcome.packet is not None:
+            self._counts.response(
+                outcome.zone, outcome.rcode, outcome.truncated, time.perf_counter() - start
+            )
         return outcome.packet
 
-    async def _relay(self, query: Query, transport: Transport) -> bytes:
+    def _known(self, outcome: Outcome) -> Relayed | None:
+        query, answer = outcome.query, outcome.answer
+        assert query is not None
+        if answer is None:
+            return self._forwarder.try_cache(query, outcome.limit)
+        resolved = self._forwarder.try_resolve(answer.chase, query.type, query)
+        if resolved is None:
+            return None
+        return compose(query, answer, resolved, outcome.limit, self._settings.udp_size)
+
+    async def _relay(self, outcome: Outcome, transport: Transport) -> bytes:
         start = time.perf_counter()
-        response = await self._forwarder.ask(query, self._responder.limit(query, transport))
-        self._counts.response(".", response.rcode, response.truncated, time.perf_counter() - start)
-        return response.packet
+        query, answer = outcome.query, outcome.answer
+        assert query is not None
+        if answer is None:
+            relayed = await self._forwarder.ask(query, outcome.limit, outcome.client)
+        else:
+            resolved = await self._forwarder.resolve(
+                answer.chase, query.type, query, outcome.client
+            )
+            relayed = compose(query, answer, resolved, outcome.limit, self._settings.udp_size)
+        return self._sent(outcome, relayed, start)
+
+    def _sent(self, outcome: Outcome, relayed: Relayed, start: float) -> bytes:
+        self._counts.response(
+            outcome.zone, relayed.rcode, relayed.truncated, time.perf_counter() - start
+        )
+        if not outcome.options and not outcome.padded:
+            return relayed.packet
+        room = sum(len(data) + 4 for _, data in outcome.options)
+        return encode.add_options(
+            relayed.packet, outcome.options, outcome.limit + room, outcome.padded
+        )
 
     def _report_fault(self, packet: bytes, client: str) -> None:
         now = time.monotonic()
@@ -212,41 +289,5 @@ class Resolver:
             )
 
 
-def _bound(transport: Transport, name: tuple[str, int]) -> Bound:
-    return Bound(transport, ip_address(name[0].partition("%")[0]), name[1])
-
-
-def _bind(at: ListenAddress) -> tuple[socket.socket, trio.SocketListener]:
-    """UDP and TCP on one port.
-
-    Raises:
-        OSError.
-    """
-    for left in reversed(range(PORT_TRIES)):
-        tcp = _bind_tcp(at)
-        try:
-            port = tcp.getsockname()[1]
-            datagram = udp.bind(ListenAddress(at.address, port))
-        except OSError as error:
-            tcp.close()
-            if at.port == 0 and left and error.errno == errno.EADDRINUSE:
-                continue  # somebody has that port for UDP: let the kernel choose another
-            raise OSError(error.errno, f"udp {at.address} port {port}: {error.strerror}") from error
-        return datagram, trio.SocketListener(trio.socket.from_stdlib_socket(tcp))
-    raise AssertionError("unreachable")
-
-
-def _bind_tcp(at: ListenAddress) -> socket.socket:
-    v6 = at.address.version == 6
-    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if v6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        binding.bind(sock, at)
-        sock.listen(1024)
-    except OSError as error:
-        sock.close()
-        raise OSError(error.errno, f"tcp {at.address} port {at.port}: {error.strerror}") from error
-    return sock
+def _served(listener: socket.socket) -> trio.SocketListener:
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listener))

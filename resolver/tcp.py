@@ -1,40 +1,47 @@
-"""Serves DNS over TCP (RFC 7766).
+"""Serves DNS over TCP (RFC 7766) and over TLS (RFC 7858).
 
 Rule: a connection may ask many questions without waiting. Responses from memory keep their order;
-forwarded ones come when they come. What a client can hold is bounded: connections (the one idle
-for longest is closed for a new one), forwarded queries of a connection (it is not read meanwhile),
-and the time between two whole queries or for taking a response.
+those that take time come when they come. What a client can hold is bounded: connections (see
+`resolver.places`), responses under way of a connection (it is not read meanwhile), and the time for
+a handshake, between two whole queries, or for taking a response.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic
 
 import trio
 
 from discod.log import fields
-from resolver.udp import Handle, Relay
-from resolver.wire import Query
+from resolver.answer import Transport
+from resolver.places import Places
+from resolver.udp import Handle, Q, Relay
 
 log = logging.getLogger(__name__)
 
 IN_FLIGHT_MAX: Final = 32
-"""Forwarded queries of one connection."""
+"""Responses of one connection that are waited for: forwarded queries and zone transfers."""
 FLUSH_COUNT: Final = 32
 FLUSH_OCTETS: Final = 65536
 """Responses are sent together up to these; other tasks get their turn then."""
 RECEIVE: Final = 16384
 """Octets taken at once."""
+HANDSHAKE_MAX: Final = 5.0
+"""Seconds for the handshake of TLS, if `TcpServer.idle` is not less."""
+CLOSE_MAX: Final = 0.5
+"""Seconds to say good-bye over TLS."""
 
 
 @dataclass(eq=False, slots=True)
 class _Connection:
-    stream: trio.SocketStream
+    stream: trio.abc.Stream
     client: str
     """Address."""
+    transport: Transport
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     in_flight: int = 0
     slots: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(IN_FLIGHT_MAX))
@@ -43,58 +50,84 @@ class _Connection:
     """When it last was other than idle, trio's clock."""
 
 
-class TcpServer:
-    """All TCP connections of the resolver, on whatever listener they came in.
+class TcpServer(Generic[Q]):
+    """All connections of the resolver, on whatever listener they came in.
 
     Args:
+        handle: Answers one packet.
+        relay: Does what `handle` leaves to be done.
         changed: Told the number of open connections.
     """
 
-    def __init__(self, handle: Handle, relay: Relay, changed: Callable[[int], None]) -> None:
+    def __init__(self, handle: Handle[Q], relay: Relay[Q], changed: Callable[[int], None]) -> None:
         self._handle = handle
         self._relay = relay
         self._changed = changed
-        self._open: dict[_Connection, None] = {}  # the one idle for longest first
+        self._places: Places[_Connection] = Places()
         self.idle = 10.0
         self.connections_max = 256
+        self.tls: ssl.SSLContext | None = None
+        """For `serve_tls`; a new one counts from the next connection on."""
 
     async def serve(self, listener: trio.SocketListener) -> None:
         """Serve a listener until cancelled; it is closed then."""
-        await trio.serve_listeners(self._serve_one, [listener])
+        await trio.serve_listeners(self._serve_tcp, [listener])
 
-    async def _serve_one(self, stream: trio.SocketStream) -> None:
-        try:
-            connection = _Connection(stream, stream.socket.getpeername()[0])
-        except OSError:  # reset before we got to it
+    async def serve_tls(self, listener: trio.SocketListener) -> None:
+        """Serve DNS over TLS until cancelled, with the certificate of `tls`."""
+        await trio.serve_listeners(self._serve_tls, [listener])
+
+    async def _serve_tcp(self, stream: trio.SocketStream) -> None:
+        await self.serve_stream(stream, _peer(stream), "tcp")
+
+    async def _serve_tls(self, stream: trio.SocketStream) -> None:
+        if self.tls is None:
             await trio.aclose_forcefully(stream)
             return
+        # The TCP end of a message tells it whole, as its length does: see RFC 7858, section 3.4.
+        secure = trio.SSLStream(stream, self.tls, server_side=True, https_compatible=True)
+        await self.serve_stream(secure, _peer(stream), "tls")
+
+    async def serve_stream(
+        self, stream: trio.abc.Stream, client: str, transport: Transport
+    ) -> None:
+        """Serve one connection to its end; `client` is the peer's address, empty: it has gone."""
+        connection = _Connection(stream, client, transport)
         try:
-            if len(self._open) >= self.connections_max and not self._make_room():
+            if not client or not self._admit(connection):
                 return
-            self._open[connection] = None
-            self._changed(len(self._open))
             with connection.scope:
+                if isinstance(stream, trio.SSLStream):
+                    with trio.move_on_after(min(HANDSHAKE_MAX, self.idle)) as deadline:
+                        await stream.do_handshake()
+                    if deadline.cancelled_caught:
+                        return
+                    self._touch(connection)
                 await self._converse(connection)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
-            log.debug("connection broke", extra=fields(error="reset by the client"))
+            log.debug("connection broke", extra=fields(client=client, proto=transport))
         finally:
-            if self._open.pop(connection, 0) is None:
-                self._changed(len(self._open))
-            await trio.aclose_forcefully(stream)
+            if self._places.give_up(connection, client):
+                self._changed(len(self._places))
+            await _close(stream)
 
-    def _make_room(self) -> bool:
-        victim = next((c for c in self._open if not c.in_flight), None)
-        if victim is None:
-            return False
-        del self._open[victim]
-        victim.scope.cancel()
+    def _admit(self, connection: _Connection) -> bool:
+        """Give it a place, another's if need be."""
+        if len(self._places) >= self.connections_max:
+            found = self._places.victim(connection.client, lambda c: not c.in_flight)
+            if found is None:
+                return False
+            victim, client = found
+            self._places.give_up(victim, client)
+            victim.scope.cancel()
+        self._places.take(connection, connection.client)
+        self._changed(len(self._places))
         return True
 
     def _touch(self, connection: _Connection) -> None:
         connection.active = trio.current_time()
-        if connection in self._open:
-            del self._open[connection]
-            self._open[connection] = None
+        if not connection.scope.cancel_called:
+            self._places.take(connection, connection.client)
 
     async def _converse(self, connection: _Connection) -> None:
         buffer = bytearray()
@@ -123,9 +156,11 @@ class TcpServer:
             end = at + 2 + int.from_bytes(buffer[at : at + 2], "big")
             if end > len(buffer):
                 break
-            response = self._handle(bytes(buffer[at + 2 : end]), connection.client, "tcp")
+            packet = bytes(buffer[at + 2 : end])
+            response = self._handle(packet, connection.client, connection.transport)
+            if not at:
+                self._touch(connection)
             at = end
-            self._touch(connection)
             if response is None:
                 await self._send(connection, out)
                 return False
@@ -139,19 +174,42 @@ class TcpServer:
             if not isinstance(response, bytes):
                 await connection.slots.acquire()
                 connection.in_flight += 1
-                nursery.start_soon(self._forward, connection, response)
+                nursery.start_soon(self._later, connection, response)
         del buffer[:at]
         await self._send(connection, out)
+        if at:
+            self._touch(connection)  # sending may have taken its time
         return True
 
-    async def _forward(self, connection: _Connection, query: Query) -> None:
+    async def _later(self, connection: _Connection, response: Iterator[bytes] | Q) -> None:
         try:
-            response = await self._relay(query, "tcp")
-            await self._send(connection, [len(response).to_bytes(2, "big"), response])
+            if isinstance(response, Iterator):
+                await self._stream(connection, response)
+            else:
+                message = await self._relay(response, connection.transport)
+                await self._send(connection, [len(message).to_bytes(2, "big"), message])
             self._touch(connection)
         finally:
             connection.in_flight -= 1
             connection.slots.release()
+
+    async def _stream(self, connection: _Connection, messages: Iterator[bytes]) -> None:
+        """Send messages one by one; they are made no faster than the client takes them."""
+        try:
+            for message in messages:
+                await self._send(connection, [len(message).to_bytes(2, "big"), message])
+                await trio.lowlevel.checkpoint()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise
+        except Exception:  # a fault of ours over one transfer must not end the service
+            log.exception(
+                "transfer failed by a fault of discod", extra=fields(client=connection.client)
+            )
+            connection.scope.cancel()  # the client sees that it is not whole
+        finally:
+            close = getattr(messages, "close", None)
+            if close is not None:
+                close()
 
     async def _send(self, connection: _Connection, parts: list[bytes]) -> None:
         if not parts:
@@ -161,3 +219,22 @@ class TcpServer:
                 await connection.stream.send_all(b"".join(parts))
         if deadline.cancelled_caught:
             connection.scope.cancel()  # half a response may be out: nothing can follow it
+
+
+def _peer(stream: trio.SocketStream) -> str:
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:  # reset before we got to it
+        return ""
+
+
+async def _close(stream: trio.abc.Stream) -> None:
+    """Close it; over TLS with a word, if that is quickly said."""
+    if isinstance(stream, trio.SSLStream):
+        with trio.move_on_after(CLOSE_MAX) as scope:
+            scope.shield = True
+            try:
+                await stream.aclose()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                log.debug("connection broke before its end")
+    await trio.aclose_forcefully(stream)

@@ -9,41 +9,48 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import trio
 
 from discod.log import fields
+from discod.model.endpoint import Address
 from discod.model.settings import ListenAddress
 from resolver import binding
 from resolver.answer import Transport
-from resolver.wire import Query
 
 log = logging.getLogger(__name__)
 
 BATCH: Final = 64
 """Datagrams taken before other tasks get their turn: a few milliseconds at most."""
 RECEIVE_MAX: Final = 4096
-"""Octets; a longer query is no query, and is dropped."""
+"""Octets of a query; a longer one is malformed."""
 BUFFER: Final = 4 * 1024 * 1024
 """Octets asked of the kernel for what waits: the default loses packets in bursts."""
 
 _ANCILLARY = socket.CMSG_SPACE(20)  # struct in6_pktinfo, the larger of the two
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python does not name it
-_IP_PKTINFO = 8  # linux/in.h; named by Python from 3.14 on
+IP_PKTINFO: Final = 8  # linux/in.h; named by Python from 3.14 on
 
-Handle = Callable[[bytes, str, Transport], "bytes | Query | None"]
-"""(packet, client, transport) -> response, query to forward, or nothing."""
-Relay = Callable[[Query, Transport], Awaitable[bytes]]
-"""Asks an upstream; always comes back with a response."""
+Q = TypeVar("Q")
+Handle = Callable[[bytes, str, Transport], "bytes | Iterator[bytes] | Q | None"]
+"""(packet, client, transport) -> response, several of them, what takes time, or nothing."""
+Relay = Callable[[Q, Transport], Awaitable[bytes]]
+"""Does what takes time, as asking an upstream; always comes back with a response."""
 
-_Ancillary = list[tuple[int, int, bytes]]
+Ancillary = list[tuple[int, int, bytes]]
+"""Control data as recvmsg(2) gives it; empty unless the socket is a wildcard."""
 
 
-def bind(at: ListenAddress) -> socket.socket:
+def bind(at: ListenAddress, *, shared: bool = False) -> socket.socket:
     """A bound, non-blocking socket.
+
+    Args:
+        at: Where.
+        shared: Others bind the same place, and the kernel spreads clients over them (socket(7),
+            SO_REUSEPORT).
 
     Raises:
         OSError: the address is in use, or needs privileges.
@@ -51,17 +58,11 @@ def bind(at: ListenAddress) -> socket.socket:
     v6 = at.address.version == 6
     sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        sock.setblocking(False)
         if v6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if at.address.is_unspecified and v6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        elif at.address.is_unspecified:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        with suppress(OSError):  # more than the system allows: then what it allows
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-        with suppress(PermissionError):  # needs CAP_NET_ADMIN
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        prepare(sock, at.address)
         binding.bind(sock, at)
     except BaseException:  # cleaned up, then raised on
         sock.close()
@@ -69,36 +70,70 @@ def bind(at: ListenAddress) -> socket.socket:
     return sock
 
 
-async def serve(sock: socket.socket, handle: Handle, relay: Relay, nursery: trio.Nursery) -> None:
+def prepare(sock: socket.socket, address: Address) -> None:
+    """Set what serving needs, on a socket for `address`, whoever opened it.
+
+    Raises:
+        OSError: it is no UDP socket of that family.
+    """
+    sock.setblocking(False)
+    if address.is_unspecified and address.version == 6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    elif address.is_unspecified:
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    with suppress(OSError):  # more than the system allows: then what it allows
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+    with suppress(PermissionError):  # needs CAP_NET_ADMIN
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER)
+
+
+async def serve(
+    sock: socket.socket, handle: Handle[Q], relay: Relay[Q], nursery: trio.Nursery
+) -> None:
     """Answer what comes in on `sock` until cancelled; forwarded queries run in `nursery`."""
     while True:
         await trio.lowlevel.wait_readable(sock)
         for _ in range(BATCH):
             try:
-                packet, ancillary, flags, source = sock.recvmsg(RECEIVE_MAX, _ANCILLARY)
+                packet, ancillary, _, source = sock.recvmsg(RECEIVE_MAX, _ANCILLARY)
             except BlockingIOError:
                 break
             except OSError as error:  # an ICMP error of an earlier response; the socket is sound
                 log.debug("receive failed", extra=fields(error=error))
                 break
-            if flags & socket.MSG_TRUNC:
-                packet = b""
-            response = handle(packet, source[0], "udp")
-            if response is None:
-                continue
-            if isinstance(response, bytes):
-                _send(sock, response, ancillary, source)
-            else:
-                nursery.start_soon(_forward, sock, response, relay, ancillary, source)
+            # What is longer was cut (MSG_TRUNC): its end is missing, and it is answered so.
+            answer(sock, packet, ancillary, source, handle, relay, nursery)
+
+
+def answer(
+    sock: socket.socket,
+    packet: bytes,
+    ancillary: Ancillary,
+    source: Any,
+    handle: Handle[Q],
+    relay: Relay[Q],
+    nursery: trio.Nursery,
+) -> None:
+    """Answer one packet, that came in on `sock` from `source`; a forwarded one in `nursery`."""
+    response = handle(packet, source[0], "udp")
+    if isinstance(response, Iterator):  # over UDP a transfer is one message (RFC 1995, section 2)
+        response = next(response, None)
+    if response is None:
+        return
+    if isinstance(response, bytes):
+        send(sock, response, ancillary, source)
+    else:
+        nursery.start_soon(_forward, sock, response, relay, ancillary, source)
 
 
 async def _forward(
-    sock: socket.socket, query: Query, relay: Relay, ancillary: _Ancillary, source: Any
+    sock: socket.socket, query: Q, relay: Relay[Q], ancillary: Ancillary, source: Any
 ) -> None:
-    _send(sock, await relay(query, "udp"), ancillary, source)
+    send(sock, await relay(query, "udp"), ancillary, source)
 
 
-def _send(sock: socket.socket, response: bytes, ancillary: _Ancillary, source: Any) -> None:
+def send(sock: socket.socket, response: bytes, ancillary: Ancillary, source: Any) -> None:
+    """Send a response back to `source`, from the address that `ancillary` says was asked."""
     try:
         if ancillary:
             sock.sendmsg([response], _from_asked(ancillary), 0, source)
@@ -110,7 +145,7 @@ def _send(sock: socket.socket, response: bytes, ancillary: _Ancillary, source: A
         log.debug("send failed", extra=fields(client=source[0], error=error))
 
 
-def _from_asked(ancillary: _Ancillary) -> _Ancillary:
+def _from_asked(ancillary: Ancillary) -> Ancillary:
     """Where a packet came in, as control data for its response.
 
     struct in_pktinfo is (interface, local address, header's address): the response's source is the
@@ -118,7 +153,7 @@ def _from_asked(ancillary: _Ancillary) -> _Ancillary:
     """
     control = []
     for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+        if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
             control.append((level, kind, bytes(4) + data[4:8] + bytes(4)))
         elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
             # A link-local address needs its interface; for others 0 leaves it to the routes.

@@ -14,18 +14,29 @@ from typing import Final, NamedTuple
 
 import dnslib
 
+from resolver.cookies import COOKIE
 from resolver.record import (
+    ANY,
     BADVERS,
     FORMERR,
     NAME_OCTETS,
     NOERROR,
     NOTIMP,
     OPT,
+    TSIG,
     Name,
 )
 
 HEADER: Final = struct.Struct(">6H")
-QR, AA, TC, RD, RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
+QR, AA, TC, RD, RA, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0010
+OPCODE: Final = 0x7800
+RECORDS_MAX: Final = 8
+"""Records that a query may have beside its question: OPT, TSIG, the SOA of IXFR, and some to spare.
+More is FORMERR unread, or a query could cost more than its answer."""
+OWNERS_MAX: Final = 2 * NAME_OCTETS
+"""Octets of all owner names of these records: two of the longest."""
+OPTIONS_MAX: Final = 16
+"""EDNS options that are read; what follows is passed over, as unknown ones are."""
 TCP_MAX: Final = 65535
 """Octets of a message over TCP: its length has 16 bits."""
 
@@ -48,6 +59,17 @@ class Edns(NamedTuple):
     """(code, data) as they came; none where the version is not 0."""
 
 
+class Span(NamedTuple):
+    """Where one record of a message lies."""
+
+    start: int
+    rdata: int
+    end: int
+    type: int
+    cls: int
+    ttl: int
+
+
 class Query(NamedTuple):
     """A query as far as it could be read."""
 
@@ -61,6 +83,8 @@ class Query(NamedTuple):
     edns: Edns | None
     fault: int
     """The rcode that it gets for its form alone; NOERROR when the form is good."""
+    tsig: Span | None = None
+    """The TSIG record, the last one (RFC 8945); not looked into."""
 
     @property
     def rd(self) -> bool:
@@ -76,20 +100,20 @@ def read_name(packet: bytes, at: int) -> tuple[Name, int]:
             question that it could point to).
     """
     labels: list[bytes] = []
-    start = at
-    size = len(packet)
-    while at < size:
-        length = packet[at]
-        at += 1
+    # Octets of length are at most 63 and no letters: the name can be lower-cased as a whole.
+    name = packet[at : at + NAME_OCTETS].lower()
+    size = len(name)
+    i = 0
+    while i < size:
+        length = name[i]
+        i += 1
         if length == 0:
-            if at - start > NAME_OCTETS:
-                raise Malformed("name too long")
-            return tuple(labels), at
+            return tuple(labels), at + i
         if length > 63:
             raise Malformed("label type")
-        labels.append(packet[at : at + length].lower())
-        at += length
-    raise Malformed("name does not end")
+        labels.append(name[i : i + length])
+        i += length
+    raise Malformed("name does not end, or too late")
 
 
 def skip_name(packet: bytes, at: int) -> int:
@@ -99,44 +123,34 @@ def skip_name(packet: bytes, at: int) -> int:
         Malformed.
     """
     start = at
-    size = len(packet)
+    size = min(len(packet), at + NAME_OCTETS)
     while at < size:
         length = packet[at]
         if length == 0:
             return at + 1
         if length >= 0xC0:
-            if at + 2 > size or (length & 0x3F) << 8 | packet[at + 1] >= start:
+            if at + 2 > len(packet) or (length & 0x3F) << 8 | packet[at + 1] >= start:
                 raise Malformed("pointer")
             return at + 2
         if length > 63:
             raise Malformed("label type")
         at += 1 + length
-    raise Malformed("name does not end")
+    raise Malformed("name does not end, or too late")
 
 
-class Span(NamedTuple):
-    """Where one record of a message lies."""
-
-    start: int
-    rdata: int
-    end: int
-    type: int
-    cls: int
-    ttl: int
-
-
-def read_records(packet: bytes, at: int, count: int) -> list[Span]:
+def read_records(packet: bytes, at: int, count: int, owners: int = TCP_MAX) -> list[Span]:
     """The next `count` records from `at`; RDATA is not looked into.
 
     Raises:
-        Malformed: the packet ends before.
+        Malformed: the packet ends before, or their owner names take more than `owners` octets.
     """
     spans = []
     size = len(packet)
     for _ in range(count):
         fixed = skip_name(packet, at)
-        if fixed + 10 > size:
-            raise Malformed("record does not end")
+        owners -= fixed - at
+        if fixed + 10 > size or owners < 0:
+            raise Malformed("record does not end, or owners too long")
         type_, cls, ttl, length = FIXED.unpack_from(packet, fixed)
         end = fixed + 10 + length
         if end > size:
@@ -146,15 +160,15 @@ def read_records(packet: bytes, at: int, count: int) -> list[Span]:
     return spans
 
 
-def read_options(rdata: bytes) -> list[tuple[int, bytes]]:
-    """The options of an OPT record.
+def read_options(rdata: bytes, most: int = TCP_MAX) -> list[tuple[int, bytes]]:
+    """The options of an OPT record, the first `most` of them.
 
     Raises:
         Malformed: an option ends after the record.
     """
-    options = []
+    options: list[tuple[int, bytes]] = []
     at = 0
-    while at < len(rdata):
+    while at < len(rdata) and len(options) < most:
         if at + 4 > len(rdata):
             raise Malformed("option does not end")
         code, length = OPTION.unpack_from(rdata, at)
@@ -168,60 +182,75 @@ def read_options(rdata: bytes) -> list[tuple[int, bytes]]:
 def read_query(packet: bytes) -> Query | None:
     """Read a query; None for what must not be answered: no whole header, or a response.
 
-    What else is wrong is in `Query.fault` (RFC 8906 says that each deserves an answer).
+    What else is wrong is in `Query.fault` (RFC 8906 says that each deserves an answer). A query
+    without a question is sound where it asks for a cookie (RFC 7873, section 5.4); its `question`
+    is empty.
     """
     if len(packet) < HEADER.size:
         return None
     id_, flags, questions, answers, authorities, additionals = HEADER.unpack_from(packet)
     if flags & QR:
         return None
-    blank = Query(id_, flags, b"", (), 0, 0, None, FORMERR)
-    if questions != 1:
-        return blank._replace(fault=FORMERR if _opcode(flags) == 0 else NOTIMP)
-    try:
-        name, at = read_name(packet, HEADER.size)
-        if at + 4 > len(packet):
-            raise Malformed("question does not end")
+    fault = NOTIMP if flags & OPCODE else NOERROR
+    name: Name = ()
+    at = HEADER.size
+    type_ = cls = 0
+    if questions:
+        try:
+            if questions > 1:  # RFC 9619
+                raise Malformed("questions")
+            name, at = read_name(packet, at)
+            if at + 4 > len(packet):
+                raise Malformed("question does not end")
+        except Malformed:
+            return Query(id_, flags, b"", (), 0, 0, None, fault or FORMERR)
         type_, cls = _TYPE_CLASS.unpack_from(packet, at)
         at += 4
-    except Malformed:
-        return blank._replace(fault=FORMERR if _opcode(flags) == 0 else NOTIMP)
     question = packet[HEADER.size : at]
-    if _opcode(flags) != 0:
-        return blank._replace(question=question, name=name, type=type_, cls=cls, fault=NOTIMP)
-    edns = None
-    fault = NOERROR
-    try:
-        others = answers + authorities
-        spans = read_records(packet, at, others + additionals)
-        if (spans[-1].end if spans else at) != len(packet):
-            raise Malformed("octets after the message")
-        edns = _edns(packet, spans, others)
-        if edns is not None and edns.version != 0:
-            fault = BADVERS
-    except Malformed:
+    edns = tsig = None
+    others = answers + authorities
+    if others or additionals or at != len(packet):
+        try:
+            edns, tsig = _rest(packet, at, others, additionals)
+            if edns is not None and edns.version != 0:
+                fault = BADVERS
+        except Malformed:
+            fault = fault or FORMERR
+    if not questions and not fault and (edns is None or not _has_cookie(edns)):
         fault = FORMERR
-    return Query(id_, flags, question, name, type_, cls, edns, fault)
+    return Query(id_, flags, question, name, type_, cls, edns, fault, tsig)
 
 
-def _opcode(flags: int) -> int:
-    return flags >> 11 & 15
+def _has_cookie(edns: Edns) -> bool:
+    return any(code == COOKIE for code, _ in edns.options)
 
 
-def _edns(packet: bytes, spans: list[Span], others: int) -> Edns | None:
-    """The one OPT record in the additional section (RFC 6891, section 6.1.1)."""
-    found = None
+def _rest(packet: bytes, at: int, others: int, additionals: int) -> tuple[Edns | None, Span | None]:
+    """The one OPT record (RFC 6891, section 6.1.1), and TSIG behind all (RFC 8945, section 5.2)."""
+    count = others + additionals
+    if count > RECORDS_MAX:
+        raise Malformed("too many records")
+    spans = read_records(packet, at, count, OWNERS_MAX)
+    if (spans[-1].end if spans else at) != len(packet):
+        raise Malformed("octets after the message")
+    edns = tsig = None
     for i, span in enumerate(spans):
         if span.type == OPT:
-            if found is not None or i < others or packet[span.start] != 0:
+            if edns is not None or i < others or packet[span.start] != 0:
                 raise Malformed("OPT")
-            found = span
-    if found is None:
-        return None
-    version = found.ttl >> 16 & 255
+            edns = _edns(packet, span)
+        elif span.type == TSIG:
+            if i != count - 1 or i < others or span.cls != ANY:
+                raise Malformed("TSIG")
+            tsig = span
+    return edns, tsig
+
+
+def _edns(packet: bytes, opt: Span) -> Edns:
+    version = opt.ttl >> 16 & 255
     # The RDATA of another version is not ours to judge.
-    options = () if version else tuple(read_options(packet[found.rdata : found.end]))
-    return Edns(found.cls, version, bool(found.ttl & 0x8000), options)
+    options = () if version else tuple(read_options(packet[opt.rdata : opt.end], OPTIONS_MAX))
+    return Edns(opt.cls, version, bool(opt.ttl & 0x8000), options)
 
 
 def shown(message: bytes) -> tuple[str, ...]:

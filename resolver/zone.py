@@ -1,94 +1,97 @@
 """Our zones: the Catalog as names (RFC 1034, section 4.3.2, for a server that is authoritative).
 
 Rule: what a name answers depends on the present Catalog, this host's own name and the settings
-only. A change of the Catalog drops what it touched; names are compiled at the first question for
-them. Pure: the order of answers comes from the `rng` of the caller.
+only, never on the path that led to it. Pure: the order of answers comes from the caller's `rng`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from discod.model.catalog import Catalog, Change
 from discod.model.endpoint import Host
-from discod.model.settings import Network
+from discod.model.settings import DnsSettings
 from resolver import reverse
+from resolver.alias import CHAIN_MAX, AliasNode
+from resolver.domain import Domain
 from resolver.record import (
+    AAAA,
     ANY,
+    CNAME,
     HINFO,
     NOERROR,
     NS,
     NXDOMAIN,
     PTR,
     RR,
+    SERVFAIL,
     SOA,
+    A,
     Answer,
     Name,
     ZoneKind,
-    address_type,
     fits,
     name_wire,
-    soa,
     to_name,
     txt,
 )
-from resolver.service import Node, Record, ServiceNames
-
-NAME_SERVERS_MAX = 8
-"""Hosts named in NS: with their addresses they fit one UDP answer."""
-COMPILED_MAX = 20_000
-"""Endpoints of compiled services kept (about 1 KB each); beyond it the oldest service goes."""
-REFRESH, RETRY, EXPIRE = 60, 10, 86_400
-"""Of the SOA, seconds: for secondaries that an operator may set up from our records."""
+from resolver.rrset import Node, Plain, Record, additional, drawn, limit
 
 _HINFO = txt((b"RFC8482", b""))
 
 
 class Zone:
-    """The domain and the reverse names, answered from the present Catalog."""
+    """The domain and the reverse names, answered from the present Catalog.
 
-    def __init__(self, domain: str, own: Host, reverse_zones: Iterable[Network] = ()) -> None:
-        self.apex = to_name(domain)
-        self._own = own
-        self._owned = reverse.OwnedZones(reverse_zones)
-        self._reset(Catalog(domain))
+    Args:
+        settings: ``[dns]``; its domain holds for good.
+        own: This host.
+    """
 
-    def _reset(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._apex_node: tuple[Record, tuple[Record, ...]] | None = None
-        self._compiled: dict[str, ServiceNames] = {}
-        self._compiled_size = 0
-        self._unindexed = set(catalog.services)
-        self._index = reverse.ReverseIndex(self.apex)
-        self._set_hosts()
+    def __init__(self, settings: DnsSettings, own: Host) -> None:
+        self.apex = to_name(settings.domain)
+        self._domain = Domain(self.apex, settings, own)
+        self._catalog = Catalog(settings.domain)
+        self._index: reverse.ReverseIndex | None = None
+        self._start: RR | None = None
+        self.configure(settings)
 
-    def set_reverse_zones(self, networks: Iterable[Network]) -> None:
-        """Change which reverse zones are ours alone."""
-        self._owned = reverse.OwnedZones(networks)
+    def configure(self, settings: DnsSettings) -> None:
+        """Put other settings in force."""
+        self._owned = reverse.OwnedZones(settings.reverse_zones)
+        self._limit = settings.answer_limit
+        self._flatten = settings.flatten
+        self._domain.configure(settings)
 
     def update(self, catalog: Catalog, change: Change | None) -> None:
-        """Take a new Catalog; `change` is the difference to the last one, None: unknown."""
-        if change is None:
-            self._reset(catalog)
-            return
-        self._catalog = catalog
-        for service in change.services:
-            compiled = self._compiled.pop(service, None)
-            self._compiled_size -= len(compiled) if compiled else 0
-        self._unindexed |= change.services
-        self._apex_node = None
-        if change.hosts:
-            self._set_hosts()
+        """Take a new Catalog; `change` is the difference to the last one, None: unknown.
 
-    def _set_hosts(self) -> None:
-        hosts = self._catalog.hosts
-        own = self._own
-        self._hosts = {name: host.addresses for name, host in hosts.items()}
-        self._hosts.setdefault(own.name, own.addresses)
-        self._servers = sorted(hosts)[:NAME_SERVERS_MAX] or [own.name]
-        self._index.set_hosts(self._hosts)
-        self._apex_node = None
+        Costs what changed, whatever the size of the Catalog.
+        """
+        before, self._catalog = self._catalog.services, catalog
+        self._domain.update(catalog, change)
+        self._start = None
+        if change is None:
+            self._index = None
+        if self._index is None or change is None:
+            return
+        for service in change.services:
+            self._index.change(before.get(service, {}), catalog.services.get(service, {}))
+        if change.hosts:
+            self._index.set_hosts(self._domain.hosts.addresses)
+
+    @property
+    def serial(self) -> int:
+        """Of the SOA: the Catalog's revision, modulo 2^32."""
+        return self._catalog.revision % 2**32 or 1  # 0 is no serial to some secondaries
+
+    @property
+    def subtrees(self) -> frozenset[bytes]:
+        """See `Domain.subtrees`."""
+        return self._domain.subtrees
+
+    # Questions ----------------------------------------------------------------------------------
 
     def owner(self, name: Name) -> str:
         """Whose name it is by form alone: ``domain``, ``reverse`` (one of our own zones) or ``.``.
@@ -102,21 +105,42 @@ class Zone:
             return "reverse"
         return "."
 
-    def lookup(self, name: Name, qtype: int, rng: random.Random) -> Answer | None:
+    def lookup(self, name: Name, qtype: int, rng: random.Random, most: int = 0) -> Answer | None:
         """Answer a question of class IN; None when the name lies in none of our zones.
 
         A name that exists without the type gets NOERROR and the SOA, one that does not NXDOMAIN and
-        the SOA (RFC 2308); a name exists when one below it does (RFC 8020).
+        the SOA (RFC 2308); a name exists when one below it does (RFC 8020). An alias is followed as
+        far as the domain goes (RFC 1034, section 4.3.2); the rcode is that of its end (RFC 6604).
+
+        Args:
+            name: In lower case.
+            qtype: Number of the type.
+            rng: For the order of answers.
+            most: Records of the answer that are of any use, as no more can fit (be generous: what
+                does not fit is what sets TC); 0: all. Drawing a few of many is quicker.
         """
         if name[-len(self.apex) :] == self.apex:
-            return self._answer("domain", self.apex, self._node(name), name, qtype, rng)
+            node = self._node(name)
+            if isinstance(node, AliasNode) and qtype not in (CNAME, ANY):
+                return self._follow(name, node, qtype, rng, most)
+            return self._answer("domain", self.apex, node, name, qtype, rng, most)
         meaning = reverse.parse(name)
-        if meaning is None:
+        found = self._reverse(name, meaning) if meaning is not None else None
+        return self._answer("reverse", *found, name, qtype, rng, most) if found else None
+
+    def rrset(self, name: Name, qtype: int) -> tuple[Record, ...] | None:
+        """The whole RRset at a name of the domain, when `lookup` answers with all of it.
+
+        None where it does not: because there is none, the name is an alias, or only some of the
+        records are chosen (`dns.answer_limit`).
+        """
+        node = self._node(name)
+        if node is None or isinstance(node, AliasNode):
             return None
-        found = self._reverse(name, meaning)
-        if found is None:
+        records = node.get(qtype)
+        if not records or 0 < limit(node, qtype, self._limit) < len(records):
             return None
-        return self._answer("reverse", found[0], found[1], name, qtype, rng)
+        return records
 
     def _answer(
         self,
@@ -126,64 +150,69 @@ class Zone:
         name: Name,
         qtype: int,
         rng: random.Random,
+        most: int,
     ) -> Answer:
         if node is None:
             return Answer(zone, NXDOMAIN, authority=(self._soa(apex),))
         records = node.get(qtype)
         if records:
-            ordered = shuffled(records, rng)
-            return Answer(
-                zone,
-                NOERROR,
-                tuple([record.rr for record in ordered]),
-                additional=tuple([rr for record in ordered for rr in record.extra]),
-            )
+            allowed = limit(node, qtype, self._limit) or most
+            ordered = drawn(records, rng, min(allowed, most) if most else allowed)
+            answer = tuple([record.rr for record in ordered])
+            return Answer(zone, NOERROR, answer, additional=additional(ordered))
         if qtype == ANY and node:
-            # One synthesised record instead of everything (RFC 8482, section 4.2).
-            return Answer(zone, NOERROR, (RR(name, HINFO, _HINFO),))
+            # One record instead of everything: what is there if it is an alias, else synthesised
+            # (RFC 8482, section 4.2).
+            rr = node.rr if isinstance(node, AliasNode) else RR(name, HINFO, _HINFO)
+            return Answer(zone, NOERROR, (rr,))
         return Answer(zone, NOERROR, authority=(self._soa(apex),))
 
+    def _follow(
+        self, name: Name, first: AliasNode, qtype: int, rng: random.Random, most: int
+    ) -> Answer:
+        """The answer at the end of the chain of aliases that begins with `first`, at `name`."""
+        flatten = self._flatten and qtype in (A, AAAA)
+        chain: list[RR] = []
+        node: Node | None = first
+        target = name
+        while isinstance(node, AliasNode):
+            if len(chain) == CHAIN_MAX:
+                return Answer("domain", SERVFAIL, tuple(chain))
+            chain.append(node.rr)
+            target = node.target
+            if target[-len(self.apex) :] != self.apex:
+                ttl = min(rr.ttl for rr in chain)
+                negative = (self._soa(self.apex),) if flatten else ()
+                return Answer(
+                    "domain",
+                    NOERROR,
+                    tuple(chain),
+                    chase=target,
+                    flatten=flatten,
+                    ttl=ttl,
+                    negative=negative,
+                )
+            node = self._node(target)
+        end = self._answer("domain", self.apex, node, target, qtype, rng, most)
+        if not flatten:
+            answer = (*chain, *end.answer)
+            return Answer("domain", end.rcode, answer, end.authority, end.additional)
+        ttl = min(rr.ttl for rr in (*chain, *end.answer))
+        answer = tuple([rr._replace(owner=name, ttl=ttl) for rr in end.answer])
+        # The name exists, wherever it leads to: without its CNAME in the answer, NXDOMAIN would
+        # deny the name that was asked.
+        return Answer("domain", NOERROR, answer, () if answer else (self._soa(self.apex),))
+
+    # Names --------------------------------------------------------------------------------------
+
     def _node(self, name: Name) -> Node | None:
-        below = name[: -len(self.apex)]
-        if not below:
-            return self._at_apex(self.apex)
-        if below[-1] == b"node":
-            return self._host_node(name, below[:-1])
-        service = self._service(below[-1].decode("latin-1"))
-        return service.node(below[:-1]) if service is not None else None
-
-    def _host_node(self, name: Name, below: Name) -> Node | None:
-        if not below:
-            return {}
-        addresses = self._hosts.get(below[0].decode("latin-1")) if len(below) == 1 else None
-        if addresses is None:
-            return None
-        node: dict[int, tuple[Record, ...]] = {}
-        for address in dict.fromkeys(addresses):
-            type_ = address_type(address)
-            record = Record(RR(name, type_, address.packed), 1.0)
-            node[type_] = (*node.get(type_, ()), record)
-        return node
-
-    def _service(self, name: str) -> ServiceNames | None:
-        compiled = self._compiled.get(name)
-        if compiled is not None:
-            return compiled
-        instances = self._catalog.services.get(name)
-        if not instances:
-            return None
-        compiled = ServiceNames((name.encode(), *self.apex), instances.values())
-        self._compiled[name] = compiled
-        self._compiled_size += len(compiled)
-        while self._compiled_size > COMPILED_MAX and len(self._compiled) > 1:
-            self._compiled_size -= len(self._compiled.pop(next(iter(self._compiled))))
-        return compiled
+        return self._domain.node(name) if name != self.apex else self._at_apex(self.apex)
 
     def _reverse(self, name: Name, meaning: reverse.ReverseName) -> tuple[Name, Node | None] | None:
-        self._index_changes()
+        index = self._reverse_index()
         apex = self._owned.apex(name, meaning)
         whole = meaning._replace(junk=False).whole
-        targets = [n for n in self._index.names(meaning) if fits(n)] if whole else []
+        targets = [n for n in index.names(meaning) if fits(n)] if whole else []
         if apex is None:
             if not targets:
                 return None
@@ -191,62 +220,49 @@ class Zone:
             apex = name[-(meaning.bits // (8 if meaning.family == 4 else 4) + 2) :]
         if meaning.junk:
             return apex, None
-        node: dict[int, tuple[Record, ...]] = {}
+        found: dict[int, tuple[Record, ...]] = {}
         if name == apex:
-            node.update(self._at_apex(apex))
+            found.update(self._apex_records(apex))
         if targets:
-            node[PTR] = tuple(Record(RR(name, PTR, name_wire(n)), 1.0) for n in targets)
-        exists = bool(node) or self._index.any_in(meaning)
-        return apex, node if exists else None
+            found[PTR] = tuple(Record(RR(name, PTR, name_wire(n))) for n in targets)
+        exists = bool(found) or index.any_in(meaning)
+        return apex, Plain(found) if exists else None
 
-    def _index_changes(self) -> None:
-        for service in self._unindexed:
-            self._index.set_service(service, self._catalog.services.get(service, {}).values())
-        self._unindexed = set()
+    def _reverse_index(self) -> reverse.ReverseIndex:
+        """Made at the first question for a reverse name, kept up to date from then on."""
+        if self._index is None:
+            self._index = reverse.ReverseIndex(self.apex, self._catalog.services)
+            self._index.set_hosts(self._domain.hosts.addresses)
+        return self._index
 
     def _soa(self, apex: Name) -> RR:
-        return self._apex_records()[0].rr._replace(owner=apex)
+        if self._start is None:
+            self._start = self._domain.hosts.start(self.serial)
+        return self._start if apex == self.apex else self._start._replace(owner=apex)
 
-    def _at_apex(self, apex: Name) -> dict[int, tuple[Record, ...]]:
-        start, servers = self._apex_records()
-        return {
-            SOA: (start._replace(rr=start.rr._replace(owner=apex)),),
-            NS: tuple(server._replace(rr=server.rr._replace(owner=apex)) for server in servers),
-        }
+    def _at_apex(self, apex: Name) -> Node:
+        return Plain(self._apex_records(apex))
 
-    def _apex_records(self) -> tuple[Record, tuple[Record, ...]]:
-        """SOA and NS of all our zones, owned by the domain."""
-        if self._apex_node is not None:
-            return self._apex_node
-        names = {host: (host.encode(), b"node", *self.apex) for host in self._servers}
-        servers = tuple(
-            Record(
-                RR(self.apex, NS, name_wire(name)),
-                1.0,
-                tuple(RR(name, address_type(a), a.packed) for a in self._hosts[host]),
-            )
-            for host, name in names.items()
-            if fits(name)
-        )
-        first = names[self._servers[0]]
-        mail = (b"hostmaster", *self.apex)
-        rdata = soa(
-            first if fits(first) else self.apex,
-            mail if fits(mail) else self.apex,
-            self._catalog.revision % 2**32 or 1,  # 0 is no serial to some secondaries
-            REFRESH,
-            RETRY,
-            EXPIRE,
-        )
-        self._apex_node = Record(RR(self.apex, SOA, rdata), 1.0), servers
-        return self._apex_node
+    def _apex_records(self, apex: Name) -> dict[int, tuple[Record, ...]]:
+        servers = self._domain.hosts.servers
+        if apex != self.apex:
+            servers = tuple(s._replace(rr=s.rr._replace(owner=apex)) for s in servers)
+        return {SOA: (Record(self._soa(apex)),), NS: servers}
 
+    # All of it, for zone transfers --------------------------------------------------------------
 
-def shuffled(records: Sequence[Record], rng: random.Random) -> Sequence[Record]:
-    """The records in random order, the heavier the earlier on average."""
-    if len(records) == 1:
-        return records
-    draw = rng.random
-    keyed = [(draw() ** record.exponent, i) for i, record in enumerate(records)]
-    keyed.sort(reverse=True)
-    return [records[i] for _, i in keyed]
+    def apex_rrs(self) -> tuple[RR, ...]:
+        """The domain's own records, SOA first, then NS."""
+        return (self._soa(self.apex), *(server.rr for server in self._domain.hosts.servers))
+
+    def host_rrs(self) -> tuple[RR, ...]:
+        """See `Domain.host_rrs`."""
+        return self._domain.host_rrs()
+
+    def service_rrs(self, service: str) -> tuple[RR, ...]:
+        """See `Domain.service_rrs`."""
+        return self._domain.service_rrs(service)
+
+    def affected(self, services: Iterable[str]) -> frozenset[str]:
+        """See `Domain.affected`."""
+        return self._domain.affected(services)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from discod.metrics import Metrics
+from discod.metrics import Durations, Metrics
 
 HEAD = """\
 # Metrics
@@ -28,11 +28,12 @@ def render() -> str:
     """The whole page."""
     rows = []
     for metric in vars(Metrics()).values():
-        if isinstance(metric, MetricWrapperBase):
+        if isinstance(metric, MetricWrapperBase | Durations):
             (family,) = metric.describe()
             name = family.name + ("_total" if family.type == "counter" else "")
             # The client has no public way to ask for label names.
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+            names = (metric.label,) if isinstance(metric, Durations) else metric._labelnames
+            labels = ", ".join(f"`{label}`" for label in names)
             rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |\n")
     return HEAD + "".join(sorted(rows))
 

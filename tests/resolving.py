@@ -10,7 +10,7 @@ from typing import Any
 import dnslib
 
 from discod.model.catalog import Catalog, CatalogState
-from discod.model.endpoint import Endpoint, Host
+from discod.model.endpoint import Alias, Endpoint, Host
 from discod.model.schema import Keyspace, encode_endpoint, encode_host
 from discod.model.settings import DnsSettings
 from resolver.answer import Outcome, Responder, Transport
@@ -43,6 +43,24 @@ def state_of(found: Iterable[Item], revision: int = 7) -> CatalogState:
 
 def catalog_of(endpoints: Iterable[Endpoint] = (), hosts: Iterable[Host] = HOSTS) -> Catalog:
     return state_of(items(endpoints, hosts)).catalog
+
+
+def made(
+    endpoints: Iterable[Endpoint] = (),
+    aliases: Iterable[Alias] = (),
+    hosts: Iterable[Host] = HOSTS,
+    revision: int = 7,
+) -> Catalog:
+    """A Catalog without the detour over records."""
+    services: dict[str, dict[str, Endpoint]] = {}
+    for e in endpoints:
+        services.setdefault(e.service, {})[e.instance] = e
+    leads: dict[str, dict[str, Alias]] = {}
+    for a in aliases:
+        leads.setdefault(a.service, {})[a.instance] = a
+    return Catalog(
+        "discod.internal", revision, services, leads, hosts={host.name: host for host in hosts}
+    )
 
 
 WEB = (
@@ -84,7 +102,11 @@ NAMED = {
 
 
 def zone_of(catalog: Catalog, *reverse: Any) -> Zone:
-    zone = Zone("discod.internal", OWN, reverse)
+    return zone_with(catalog, DnsSettings(reverse_zones=reverse))
+
+
+def zone_with(catalog: Catalog, settings: DnsSettings, own: Host = OWN) -> Zone:
+    zone = Zone(settings, own)
     zone.update(catalog, None)
     return zone
 
@@ -97,7 +119,7 @@ def responder(
     stale: bool = False,
 ) -> Responder:
     settings = settings or DnsSettings()
-    made = Responder(zone_of(catalog, *settings.reverse_zones), settings, random.Random(1))
+    made = Responder(zone_with(catalog, settings), settings, random.Random(1))
     made.ready, made.stale = ready, stale
     return made
 

@@ -32,6 +32,7 @@ FEATURE_MAY_IMPORT = (
     "discod.backoff",
     "discod.log",
     "discod.metrics",
+    "discod.metrics_buckets",
 )
 """Of discod. A feature sees values, the store's interface, and the two ways of telling."""
 

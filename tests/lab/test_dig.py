@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from discod.model.settings import DnsSettings, ListenAddress
+from resolver.tls import tls_context
 from tests.resolving import NAMED
 from tests.unit.test_server import Rig, served, settings
 
@@ -89,7 +90,7 @@ async def test_answers(tool: str, name: str, qtype: str, expected: list[str]) ->
         ([f"nope.{D}", "A"], "NXDOMAIN", {"qr", "aa", "rd", "ra"}),
         (["+norec", f"web.{D}", "A"], "NOERROR", {"qr", "aa", "ra"}),
         (["+norec", "example.com", "A"], "REFUSED", {"qr", "ra"}),
-        (["-c", "CH", "version.bind", "TXT"], "REFUSED", {"qr", "rd", "ra"}),
+        (["version.bind", "CH", "TXT"], "REFUSED", {"qr", "rd", "ra"}),
         (["+noedns", f"web.{D}", "ANY"], "NOERROR", {"qr", "aa", "rd", "ra"}),
     ],
 )
@@ -122,7 +123,9 @@ async def test_edns_as_dig_probes_it() -> None:
         flags = await run("dig", rig, "+edns=0", "+ednsflags=0x40", *soa)
         assert status(flags)[0] == "NOERROR" and "MBZ" not in flags
         assert "flags: do" in await run("dig", rig, "+dnssec", *soa)
-        assert status(await run("dig", rig, "+header-only"))[0] == "FORMERR"
+        assert status(await run("dig", rig, "+header-only", "+nocookie"))[0] == "FORMERR"
+        # With a cookie it asks for ours (RFC 7873, section 5.4).
+        assert status(await run("dig", rig, "+header-only", "+cookie"))[0] == "NOERROR"
 
 
 async def test_stale_and_unready_are_explained() -> None:
@@ -135,6 +138,68 @@ async def test_stale_and_unready_are_explained() -> None:
         rig.resolver.reload(replace(settings(), allow=(ip_network("192.0.2.0/24"),)))
         output = await run("dig", rig, f"web.{D}")
         assert status(output)[0] == "REFUSED" and "EDE: 18 (Prohibited)" in output
+
+
+async def test_who_answers_is_told_where_it_is_configured() -> None:
+    async with served(settings(server_id="ns-a", server_version="discod 1")) as rig:
+        assert await short("dig", rig, "id.server", "CH", "TXT") == ['"ns-a"']
+        assert await short("dig", rig, "hostname.bind", "CH", "TXT") == ['"ns-a"']
+        assert await short("dig", rig, "version.bind", "CH", "TXT") == ['"discod 1"']
+        assert '("ns-a")' in await run("dig", rig, "+nsid", f"web.{D}")
+        assert '"ns-a"' in await run("kdig", rig, "+nsid", f"web.{D}")
+
+
+async def test_cookies_as_dig_checks_them() -> None:
+    made = settings()
+    async with served(made) as rig:
+        rig.resolver._responder.configure(made, (b"s" * 16,))
+        first = await run("dig", rig, "+cookie=0123456789abcdef", f"web.{D}")
+        told = re.search(r"COOKIE: (\w+) \(good\)", first)
+        assert told and len(told[1]) == 48
+        again = await run("dig", rig, f"+cookie={told[1]}", f"web.{D}")
+        assert f"COOKIE: {told[1]} (good)" in again and status(again)[0] == "NOERROR"
+        wrong = await run("dig", rig, f"+cookie={told[1][:-2]}00", f"web.{D}")
+        assert f"COOKIE: {told[1][:30]}" in wrong and status(wrong)[0] == "NOERROR"
+        # 11 octets: what dig calls malformed itself it still sends.
+        short = await run("dig", rig, "+nocookie", "+ednsopt=10:0123456789abcdef012345", f"web.{D}")
+        assert status(short)[0] == "FORMERR"
+        alone = await run("dig", rig, "+header-only", "+cookie=0123456789abcdef")
+        assert status(alone)[0] == "NOERROR" and "(good)" in alone and "QUERY: 0" in alone
+
+
+async def test_keepalive_is_for_tcp() -> None:
+    async with served(settings(tcp_idle=12.0)) as rig:
+        over_tcp = await run("dig", rig, "+tcp", "+keepalive", f"web.{D}")
+        assert "TCP KEEPALIVE: 12.0 secs" in over_tcp
+        assert "KEEPALIVE" not in await run("dig", rig, "+ednsopt=11", f"web.{D}")
+
+
+async def test_dns_over_tls(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+    names = ["-subj", "/CN=ns", "-addext", "subjectAltName=DNS:ns.example"]
+    with trio.fail_after(20):
+        await trio.run_process(
+            [*command.split(), *names, "-keyout", str(key), "-out", str(cert)], capture_stderr=True
+        )
+    async with served(settings()) as rig, trio.open_nursery() as nursery:
+        rig.resolver.update(NAMED["big"], None)
+        rig.resolver._tcp.tls = tls_context(cert, key)
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(rig.resolver._tcp.serve_tls, listener)
+        at = ["kdig", "@127.0.0.1", "-p", str(listener.socket.getsockname()[1])]
+        at += [f"+tls-ca={cert}", "+tls-hostname=ns.example", "+time=5", "+retry=0"]
+        with trio.fail_after(30):
+            done = await trio.run_process([*at, "+short", f"big.{D}", "A"], capture_stdout=True)
+            padded = await trio.run_process(
+                [*at, "+padding=128", f"big.{D}", "SOA"], capture_stdout=True
+            )
+        assert len(done.stdout.split()) == 1000
+        output = padded.stdout.decode()
+        assert status(output)[0] == "NOERROR"
+        assert "PADDING" in output and "(TLS" in output and "Received 468 B" in output
+        assert rig.value("discod_dns_requests_total", zone=D, proto="tls", type="A") == 1
+        nursery.cancel_scope.cancel()
 
 
 @TOOLS
@@ -216,7 +281,7 @@ async def listening(process: trio.Process, port: int) -> bool:
 
 
 def forwarding(*upstreams: ListenAddress) -> DnsSettings:
-    return settings(forward=True, upstreams=upstreams, forward_timeout=1.0)
+    return settings(forward=True, upstreams=upstreams, forward_timeout=1.0, private_reverse=False)
 
 
 @TOOLS

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from discod.model.settings import DnsSettings
-from resolver.acl import REMEMBERED, Acl
+from resolver.acl import REMEMBERED, Acl, packed
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,15 @@ def test_memory_is_bounded() -> None:
     for i in range(3 * REMEMBERED):
         acl.allows(f"10.0.{i >> 8}.{i & 255}")
     assert acl.allows.cache_info().currsize == REMEMBERED
+
+
+@pytest.mark.parametrize(
+    ("client", "octets"),
+    [
+        ("192.0.2.1", "c0000201"),
+        ("::ffff:192.0.2.1", "c0000201"),
+        ("fe80::1%eth0", "fe800000000000000000000000000001"),
+    ],
+)
+def test_packed(client: str, octets: str) -> None:
+    assert packed(client).hex() == octets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any
 
 import dnslib
@@ -11,11 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discod.model.endpoint import Alias
 from discod.model.settings import DnsSettings
-from resolver import relay
+from resolver.answer import Responder
 from resolver.encode import encode
 from resolver.wire import Malformed, Query, read_name, read_query, skip_name
-from tests.resolving import NAMED, ask, catalog_of, endpoint, errors, packet, responder
+from tests.resolving import (
+    NAMED,
+    WEB,
+    ask,
+    catalog_of,
+    endpoint,
+    errors,
+    made,
+    packet,
+    responder,
+    section,
+)
 
 D = "discod.internal"
 NAME = f"web.{D}"
@@ -49,11 +62,16 @@ def test_the_question_comes_back_in_its_case() -> None:
     ("query", "rcode", "aa"),
     [
         (packet(NAME, cls=3), 5, 0),  # CH
-        (packet(NAME, cls=255), 5, 0),
+        (packet(NAME, cls=255), 0, 0),
+        (packet("nope." + D, cls=255), 3, 0),
+        (packet("example.com", cls=255), 5, 0),
+        (packet(NAME, cls=254), 5, 0),
         (packet("version.bind", "TXT", cls=3), 5, 0),
         (packet(NAME, "AXFR"), 5, 0),
         (packet(NAME, 251), 5, 0),
         (packet(NAME, "OPT"), 1, 0),
+        (packet(NAME, 249), 1, 0),  # TKEY
+        (packet(NAME, 250), 1, 0),  # TSIG
         (packet("example.com", rd=False), 5, 0),
         (packet("nope." + D), 3, 1),
     ],
@@ -174,8 +192,6 @@ def test_stale_answers_say_so(stale: bool, name: str, code: int) -> None:
     "name", [D, NAME, f"nope.{D}", f"alpha.node.{D}", "1.1.101.10.in-addr.arpa"]
 )
 def test_before_the_first_snapshot_nothing_is_denied(name: str) -> None:
-    from ipaddress import ip_network
-
     settings = DnsSettings(reverse_zones=(ip_network("10.101.0.0/16"),))
     to = responder(NAMED["empty"], settings, ready=False)
     response, outcome = ask(to, packet(name, size=1232))
@@ -208,6 +224,100 @@ def test_what_is_not_ours_is_forwarded_or_refused() -> None:
         response, _ = ask(responder(NAMED["web"], settings), query)
         assert response.header.rcode == 5
         assert errors(response) == [20]
+
+
+def test_forwarding_has_a_list_of_its_own() -> None:
+    settings = DnsSettings(forward_allow=(ip_network("10.1.0.0/16"),))
+    to = responder(NAMED["web"], settings)
+    assert to.respond(packet("example.com"), "10.1.2.3", "udp").forward
+    response, outcome = ask(to, packet("example.com", size=1232), client="10.2.0.1")
+    assert header(response) == {"qr": 1, "aa": 0, "tc": 0, "rd": 1, "ra": 0, "rcode": 5}
+    assert errors(response) == [18] and not outcome.refused
+    assert len(ask(to, packet(NAME), client="10.2.0.1")[0].rr) == 2
+    response, _ = ask(to, packet("example.com", size=1232, rd=False), client="10.2.0.1")
+    assert errors(response) == [20]  # what it did not ask for needs no permission
+
+
+# Aliases, transfers, signatures ---------------------------------------------------------------
+
+
+def aliases(**more: Any) -> Responder:
+    leads = (Alias("out", "a", "www.example.com"), Alias("loop", "a", f"loop.{D}"))
+    settings = DnsSettings(**more)
+    to = responder(NAMED["web"], settings)
+    to.zone.update(made(WEB, leads), None)
+    return to
+
+
+def test_an_alias_that_leads_out_is_handed_on_to_whom_may_ask() -> None:
+    query = packet(f"out.{D}", size=1232)
+    to = aliases(forward_allow=(ip_network("10.1.0.0/16"),))
+    response, outcome = ask(to, query, client="10.1.0.1")
+    assert outcome.answer is not None
+    assert outcome.answer.chase == (b"www", b"example", b"com")
+    assert (outcome.limit, outcome.client) == (1232, "10.1.0.1")
+    assert section(response.rr) == {f"out.{D} CNAME www.example.com."}
+    for other in (
+        ask(to, query, client="10.2.0.1"),
+        ask(to, packet(f"out.{D}", rd=False), client="10.1.0.1"),
+        ask(aliases(forward=False), query),
+    ):
+        assert other[1].answer is None
+        assert section(other[0].rr) == {f"out.{D} CNAME www.example.com."}
+        assert other[0].header.rcode == 0
+
+
+def test_a_loop_of_aliases() -> None:
+    response, outcome = ask(aliases(), packet(f"loop.{D}", size=1232))
+    assert header(response) == {"qr": 1, "aa": 0, "tc": 0, "rd": 1, "ra": 1, "rcode": 2}
+    assert errors(response) == [0] and outcome.rcode == 2
+
+
+@pytest.mark.parametrize("qtype", ["AXFR", "IXFR"])
+def test_transfers_are_told_and_refused(qtype: str) -> None:
+    number = {"AXFR": 252, "IXFR": 251}[qtype]
+    response, outcome = ask(responder(NAMED["web"]), packet(D, number), "tcp")
+    assert outcome.transfer and response.header.rcode == 5
+    response, outcome = ask(responder(NAMED["web"]), packet(D, number, cls=255), "tcp")
+    assert not outcome.transfer and response.header.rcode == 5
+
+
+SIGNATURE = (
+    b"\x03key\0\0\xfa\0\xff\0\0\0\0"
+    + struct.pack(">H", 13 + 6 + 4 + 32 + 6)
+    + b"\x0bhmac-sha256\0"
+    + bytes(6)
+    + struct.pack(">HH", 300, 32)
+    + bytes(32 + 6)
+)
+
+
+def test_a_signature_is_found() -> None:
+    plain = packet(f"big.{D}", size=1232)
+    signed = change(plain + SIGNATURE, ar=2)
+    query = read(signed)
+    assert query.fault == 0 and query.tsig is not None and query.edns is not None
+    assert signed[query.tsig.start : query.tsig.end] == SIGNATURE
+    assert read(plain).tsig is None
+    _, outcome = ask(responder(NAMED["big"]), signed)
+    assert outcome.packet is not None
+    room = 1232 - len(outcome.packet)
+    assert len(SIGNATURE) + 6 <= room < len(SIGNATURE) + 100
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        change(packet(NAME) + SIGNATURE + packet(NAME, size=1232)[len(packet(NAME)) :], ar=2),
+        change(packet(NAME) + SIGNATURE + SIGNATURE, ar=2),
+        change(packet(NAME) + SIGNATURE, ns=1),
+        change(packet(NAME) + SIGNATURE.replace(b"\xfa\0\xff", b"\xfa\0\x01"), ar=1),
+    ],
+    ids=["not last", "two", "as authority", "of class IN"],
+)
+def test_a_signature_out_of_place(query: bytes) -> None:
+    response, _ = ask(responder(NAMED["web"]), query)
+    assert response.header.rcode == 1
 
 
 # Sizes ----------------------------------------------------------------------------------------
@@ -295,105 +405,13 @@ def test_chains_of_pointers_are_not_followed() -> None:
     assert skip_name(chain, 15999) == 16001
 
 
-# Relaying -------------------------------------------------------------------------------------
-
-
-def reply_to(sent: bytes, count: int, extra: int = 0, **more: Any) -> bytes:
-    query = dnslib.DNSRecord.parse(sent)
-    reply = query.reply(ra=1, aa=0)
-    reply.header.set_rcode(more.get("rcode", 0))
-    for i in range(count):
-        reply.add_answer(dnslib.RR(str(query.q.qname), 1, ttl=60, rdata=dnslib.A(f"10.1.0.{i}")))
-    for i in range(extra):
-        reply.add_ar(dnslib.RR(f"x{i}.example", 1, ttl=60, rdata=dnslib.A(f"10.2.0.{i}")))
-    if more.get("opt"):
-        reply.add_ar(
-            dnslib.EDNS0(
-                udp_len=4000,
-                opts=[dnslib.EDNSOption(15, b"\0\6bad"), dnslib.EDNSOption(10, b"c" * 8)],
-            )
-        )
-    return bytes(reply.pack())
+# The rest -------------------------------------------------------------------------------------
 
 
 def read(query: bytes) -> Query:
     found = read_query(query)
     assert found is not None
     return found
-
-
-def test_the_upstream_gets_the_question_and_nothing_of_the_client() -> None:
-    query = read(packet("ExAmple.com", size=4096, do=True))
-    sent = dnslib.DNSRecord.parse(relay.upstream_query(query, 99, 1232))
-    assert (sent.header.id, sent.header.rd, str(sent.q.qname)) == (99, 1, "ExAmple.com.")
-    assert (sent.ar[0].edns_len, sent.ar[0].edns_do, sent.ar[0].rdata) == (1232, 1, [])
-    assert not dnslib.DNSRecord.parse(relay.upstream_query(read(packet("x.y")), 1, 1232)).ar
-
-
-def test_only_the_reply_is_taken_for_it() -> None:
-    query = read(packet("ExAmple.com"))
-    sent = relay.upstream_query(query, 99, 1232)
-    good = reply_to(sent, 1)
-    assert relay.is_reply(good, query, 99)
-    assert relay.is_reply(good.replace(b"ExAmple", b"example"), query, 99)
-    for bad in (
-        b"",
-        good[:11],
-        change(good, id=98),
-        sent,
-        change(good, qd=0),
-        change(good, flags=0xA000),
-        good.replace(b"ExAmple", b"exAmplf"),
-        reply_to(relay.upstream_query(read(packet("ExAmple.com", "AAAA")), 99, 0), 1),
-    ):
-        assert not relay.is_reply(bad, query, 99)
-
-
-@pytest.mark.parametrize("edns", [None, 1232])
-@pytest.mark.parametrize("opt", [True, False])
-def test_relayed(edns: int | None, opt: bool) -> None:
-    query = read(packet("ExAmple.com", size=edns, id_=5))
-    raw = reply_to(relay.upstream_query(query, 99, 1232), 2, 1, opt=opt).replace(
-        b"ExAmple", b"example"
-    )
-    done = relay.relayed(raw, query, 1232, 1400)
-    response = dnslib.DNSRecord.parse(done.packet)
-    assert (response.header.id, str(response.q.qname)) == (5, "ExAmple.com.")
-    assert [str(rr.rdata) for rr in response.rr] == ["10.1.0.0", "10.1.0.1"]
-    assert [rr.ttl for rr in response.rr] == [60, 60]
-    found = opts(response)
-    assert len(found) == (edns is not None)
-    if found:
-        assert found[0].edns_len == 1400
-        assert errors(response) == ([6] if opt else [])
-        assert all(option.code == 15 for option in found[0].rdata)
-    assert len(response.ar) - len(found) == 1
-
-
-@pytest.mark.parametrize(
-    ("answers", "extra", "limit", "tc"), [(40, 0, 512, 1), (20, 30, 512, 0), (20, 30, 1232, 0)]
-)
-def test_relayed_is_cut_to_size(answers: int, extra: int, limit: int, tc: int) -> None:
-    query = read(packet("example.com", size=1232))
-    raw = reply_to(relay.upstream_query(query, 99, 1232), answers, extra, opt=True)
-    done = relay.relayed(raw, query, limit, 1232)
-    response = dnslib.DNSRecord.parse(done.packet)
-    assert len(done.packet) <= limit
-    assert response.header.tc == tc == done.truncated
-    if tc:
-        assert 0 < len(response.rr) < answers
-    else:
-        assert len(response.rr) == answers
-        assert len(response.ar) - 1 in (0, extra)
-    assert len(opts(response)) == 1
-
-
-def test_a_reply_that_cannot_be_read() -> None:
-    query = read(packet("example.com"))
-    raw = reply_to(relay.upstream_query(query, 99, 1232), 3)
-    for cut in range(30, len(raw)):
-        with pytest.raises(Malformed):
-            relay.relayed(raw[:cut], query, 512, 1232)
 
 
 def test_a_root_question_can_be_encoded() -> None:

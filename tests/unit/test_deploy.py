@@ -14,6 +14,7 @@ import pytest
 
 from discod.config import parse_config
 from discod.metrics import Metrics
+from resolver.udp import BUFFER
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -34,17 +35,17 @@ def run(*argv: str | Path, cwd: Path = ROOT) -> str:
 # The unit ------------------------------------------------------------------------------------
 
 
-def unit() -> dict[str, list[str]]:
+def unit(name: str = "discod.service") -> dict[str, list[str]]:
     """Every setting of the unit, with all of its values."""
     found: dict[str, list[str]] = {}
-    for line in (DEPLOY / "discod.service").read_text().splitlines():
+    for line in (DEPLOY / name).read_text().splitlines():
         if line and line[0] not in "#[":
             key, _, value = line.partition("=")
             found.setdefault(key, []).append(value)
     return found
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     text = (DEPLOY / "discod.service").read_text()
     # "verify" looks for the program too; nothing is installed here.
     program = tmp_path / "discod"
@@ -54,6 +55,9 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert count == 1
     (tmp_path / "discod.service").write_text(changed)
     assert run("systemd-analyze", "verify", tmp_path / "discod.service") == ""
+    sockets = tmp_path / "discod-dns.socket"
+    sockets.write_text((DEPLOY / "discod-dns.socket").read_text())
+    assert run("systemd-analyze", "verify", sockets) == ""
 
 
 def test_the_unit_is_hardened() -> None:
@@ -91,6 +95,37 @@ def test_the_unit_needs_neither_docker_nor_the_network() -> None:
     settings = unit()
     assert not {"Requires", "BindsTo", "Requisite", "PartOf"} & settings.keys()
     assert "docker.service" in settings["After"][0]
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("Service", ["discod.service"]),
+        # discod takes a wildcard of one family only, and binds nothing beside it.
+        ("BindIPv6Only", ["ipv6-only"]),
+        # The address may come later: Docker's bridge comes with the engine.
+        ("FreeBind", ["yes"]),
+        ("ReusePort", ["yes"]),
+        ("WantedBy", ["sockets.target"]),
+    ],
+)
+def test_what_the_sockets_are_to_be(key: str, values: Sequence[str]) -> None:
+    assert unit("discod-dns.socket")[key] == values
+    # One process for all connections.
+    assert "Accept" not in unit("discod-dns.socket")
+
+
+def test_the_sockets_serve_what_containers_are_told_to_ask() -> None:
+    sockets = unit("discod-dns.socket")
+    docker = json.loads((DEPLOY / "docker-daemon.json").read_text())
+    assert sockets["ListenDatagram"] == sockets["ListenStream"]
+    assert sockets["ListenDatagram"] == [f"{address}:53" for address in docker["dns"]]
+
+
+def test_the_buffers_are_what_the_resolver_asks_for() -> None:
+    text = (DEPLOY / "sysctl-discod.conf").read_text()
+    assert re.findall(r"(?m)^([^#\n=]+) = (\d+)$", text) == [("net.core.rmem_max", str(BUFFER))]
+    assert unit("discod-dns.socket")["ReceiveBuffer"] == [f"{BUFFER >> 20}M"]
 
 
 # Prometheus and Grafana ----------------------------------------------------------------------
@@ -272,6 +307,10 @@ def test_install_again_and_uninstall(tmp_path: Path) -> None:
     installed = (root / "etc/systemd/system/discod.service").read_text()
     assert "ExecStart=/opt/d/current/bin/discod run" in installed
     assert "/opt/discod" not in installed
+    sockets = (root / "etc/systemd/system/discod-dns.socket").read_text()
+    assert "file:///opt/d/current/" in sockets and "/opt/discod" not in sockets
+    buffers = root / "etc/sysctl.d/10-discod.conf"
+    assert buffers.read_text() == (DEPLOY / "sysctl-discod.conf").read_text()
     assert sorted(p for p in ROOT.iterdir()) == before
 
     release = (root / "opt/d/current").resolve()

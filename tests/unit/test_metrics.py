@@ -8,24 +8,29 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
-from discod.metrics import CONTENT_TYPE, Metrics
+from discod.metrics import CONTENT_TYPE, Durations, Metrics
+from discod.metrics_buckets import FAST
 from scripts.metrics_table import render
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def own(metrics: Metrics) -> list[MetricWrapperBase]:
-    return [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
+def own(metrics: Metrics) -> list[MetricWrapperBase | Durations]:
+    kinds = MetricWrapperBase | Durations
+    return [value for value in vars(metrics).values() if isinstance(value, kinds)]
 
 
 def filled() -> Metrics:
     """Metrics of which every one has a sample."""
     metrics = Metrics()
     for metric in own(metrics):
-        if metric._labelnames:  # no public way to ask for them
+        if isinstance(metric, Durations):
+            metric.labels("x").observe(0.1)
+        elif metric._labelnames:  # no public way to ask for them
             metric.labels(*["x"] * len(metric._labelnames))
     return metrics
 
@@ -80,6 +85,50 @@ def test_names_and_labels_that_dashboards_rely_on(name: str, labels: tuple[str, 
     ]
     assert samples
     assert set(samples[0].labels) == set(labels)
+
+
+def test_durations_look_like_the_clients_own_histogram() -> None:
+    registry, others = CollectorRegistry(), CollectorRegistry()
+    text = ("discod_x_seconds", "Meaning.")
+    durations = Durations(*text, "zone", FAST)
+    registry.register(durations)
+    histogram = Histogram(*text, ["zone"], buckets=FAST, registry=others)
+    assert generate_latest(registry) == generate_latest(others)
+    for zone, seconds in (("a", 0.0), ("a", 0.00005), ("b", 0.00006), ("b", 5.0), ("a", 5.1)):
+        durations.labels(zone).observe(seconds)
+        histogram.labels(zone).observe(seconds)
+
+    def lines(of: CollectorRegistry) -> list[str]:
+        return [
+            line.split()[0] if "_created{" in line else line
+            for line in generate_latest(of).decode().splitlines()
+        ]
+
+    assert len(lines(registry)) == 2 * (len(FAST) + 3) + 6
+    assert lines(registry) == lines(others)
+
+
+def test_durations_take_whole_buckets() -> None:
+    registry = CollectorRegistry()
+    durations = Durations("discod_x_seconds", "Meaning.", "zone", (1, 2))
+    registry.register(durations)
+    durations.labels("a").observe(1.5)
+    durations.labels("a").add([3, 1, 2], 20.0)
+    get = registry.get_sample_value
+    for le, count in (("1.0", 3), ("2.0", 5), ("+Inf", 7)):
+        assert get("discod_x_seconds_bucket", {"zone": "a", "le": le}) == count
+    assert get("discod_x_seconds_count", {"zone": "a"}) == 7
+    assert get("discod_x_seconds_sum", {"zone": "a"}) == 21.5
+    with pytest.raises(ValueError, match="shorter"):
+        durations.labels("a").add([1], 1.0)
+
+
+def test_what_is_counted_elsewhere_is_fetched_before_anything_is_read() -> None:
+    metrics = Metrics()
+    metrics.before_exposition(metrics.dns_truncated.inc)
+    assert "discod_dns_truncated_total 1.0" in metrics.exposition().decode()
+    assert "discod_dns_truncated_total 2.0" in metrics.exposition().decode()
+    assert metrics.registry.get_sample_value("discod_dns_truncated_total") == 3
 
 
 def test_the_documentation_lists_exactly_these() -> None:

@@ -11,8 +11,8 @@ import trio
 import trio.testing
 
 from discod.model.settings import ListenAddress
-from resolver.resolv_conf import ResolvConf
-from resolver.upstreams import Upstreams, is_listening, parse
+from resolver.forwarding.resolv_conf import ResolvConf
+from resolver.forwarding.upstreams import Upstreams, is_listening, parse
 
 
 def servers(found: Upstreams) -> list[str]:
@@ -84,7 +84,9 @@ def test_our_own_addresses_are_no_upstreams(server: str, bound: str, own: bool) 
         return is_listening(asked, at, (ip_address("192.0.2.1"),))
 
     assert is_own(listen(server)) is own
-    assert servers(parse(f"nameserver {server}", is_own)) == ([] if own else [server])
+    found = parse(f"nameserver {server}", is_own)
+    assert servers(found) == ([] if own else [server])
+    assert found.own == ((listen(server),) if own else ())
     assert not is_own(listen(server, 54))
 
 
@@ -108,6 +110,18 @@ async def test_the_file_is_followed(tmp_path: Path, autojump_clock: trio.testing
     path.unlink()
     await trio.sleep(1.1)
     assert servers(conf.current()) == []
+
+
+async def test_discod_itself_is_left_out_and_said_so_once(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 192.0.2.1\nnameserver 127.0.0.1\n")
+    conf = ResolvConf(str(path), lambda server: server.address.is_loopback)
+    for _ in range(3):
+        assert servers(conf.current()) == ["192.0.2.1"]
+        await trio.sleep(1.1)
+    assert sum("names discod itself" in r.message for r in caplog.records) == 1
 
 
 async def test_a_directory_or_binary_file_names_no_server(

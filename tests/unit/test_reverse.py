@@ -6,17 +6,19 @@ import random
 from ipaddress import ip_address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from discod.model.endpoint import Endpoint
 from discod.model.settings import DnsSettings
 from resolver.record import PTR, to_name
-from resolver.reverse import OwnedZones, parse, reverse_name
+from resolver.reverse import OwnedZones, ReverseIndex, ReverseName, parse, reverse_name
 from tests.resolving import (
     KEYS,
     NAMED,
     WEB,
     ask,
+    endpoint,
     items,
     packet,
     responder,
@@ -185,3 +187,44 @@ def test_a_host_that_goes_takes_its_name_along() -> None:
     change = state.apply([(KEYS.host("beta"), None, 8)], 8, 0.0)
     zone.update(state.catalog, change)
     assert zone.lookup(name, PTR, random.Random(1)) is None
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 2**32))
+def test_an_index_that_changed_is_one_made_anew(seed: int) -> None:
+    rng = random.Random(seed)
+    domain = to_name(D)
+    services: dict[str, dict[str, Endpoint]] = {}
+    walked = ReverseIndex(domain, services)
+    prefixes = ["10.0.0", "10.0.1", "10.1", "10"]
+    for step in range(rng.randrange(1, 30)):
+        service = rng.choice("abc")
+        before = services.get(service, {})
+        after = {i: e for i, e in before.items() if rng.random() < 0.7}
+        for _ in range(rng.randrange(3)):
+            address = rng.choice([f"10.{rng.randrange(2)}.{rng.randrange(2)}.1", "2001:db8::1"])
+            made = endpoint(service, f"i{rng.randrange(4)}", address)
+            after[made.instance] = made
+        walked.change(before, after)
+        services[service] = after
+        if step % 3 == 0:  # so that there is something sorted to keep up to date
+            walked.any_in(meaning_of("10"))
+            walked.any_in(meaning_of("0.1.0.0.2", "ip6"))
+    fresh = ReverseIndex(domain, services)
+    for e in (e for instances in services.values() for e in instances.values()):
+        meaning = parse(reverse_name(e.address))
+        assert meaning is not None
+        assert walked.names(meaning) == fresh.names(meaning)
+        assert (e.instance.encode(), e.service.encode(), *domain) in walked.names(meaning)
+    for of in prefixes:
+        meaning = meaning_of(".".join(reversed(of.split("."))))
+        assert walked.any_in(meaning) == fresh.any_in(meaning)
+    assert walked.any_in(meaning_of("0.1.0.0.2", "ip6")) == fresh.any_in(
+        meaning_of("0.1.0.0.2", "ip6")
+    )
+
+
+def meaning_of(prefix: str, family: str = "in-addr") -> ReverseName:
+    meaning = parse(to_name(f"{prefix}.{family}.arpa"))
+    assert meaning is not None
+    return meaning

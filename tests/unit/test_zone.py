@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -12,12 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from discod.model.catalog import Catalog
-from discod.model.endpoint import Endpoint
+from discod.model.catalog import Catalog, Change
+from discod.model.endpoint import Alias, Endpoint
+from discod.model.settings import DnsSettings
 from resolver import record
+from resolver.hosts import NAME_SERVERS_MAX
 from resolver.record import ANY, HINFO, NOERROR, NXDOMAIN, Answer, to_name
-from resolver.service import TXT_MAX, ServiceNames
-from resolver.zone import NAME_SERVERS_MAX, Zone
+from resolver.service import ServiceNames
+from resolver.text import TXT_MAX
+from resolver.zone import Zone
 from tests.resolving import (
     KEYS,
     NAMED,
@@ -27,11 +31,13 @@ from tests.resolving import (
     catalog_of,
     endpoint,
     items,
+    made,
     packet,
     responder,
     section,
     state_of,
     zone_of,
+    zone_with,
 )
 
 D = "discod.internal"
@@ -294,16 +300,16 @@ def test_an_instance_goes_before_a_tag_of_its_name() -> None:
 def test_txt_strings(
     attributes: tuple[tuple[str, str], ...], text: str, strings: list[list[bytes]]
 ) -> None:
-    made = endpoint("s", "a", "10.0.0.1", attributes=attributes, text=text)
-    node = ServiceNames(to_name(f"s.{D}"), [made]).node(())
+    one = endpoint("s", "a", "10.0.0.1", attributes=attributes, text=text)
+    node = ServiceNames(to_name(f"s.{D}"), [one]).node(())
     assert node is not None
     rdata = [r.rr.rdata for r in node.get(record.TXT) or ()]
     assert rdata == [record.txt(s) for s in strings]
 
 
 def test_txt_is_bounded() -> None:
-    made = endpoint("s", "a", "10.0.0.1", text="z" * 100_000)
-    node = ServiceNames(to_name(f"s.{D}"), [made]).node(())
+    one = endpoint("s", "a", "10.0.0.1", text="z" * 100_000)
+    node = ServiceNames(to_name(f"s.{D}"), [one]).node(())
     assert node is not None
     assert len((node.get(record.TXT) or ())[0].rr.rdata) <= TXT_MAX
 
@@ -332,8 +338,8 @@ def test_a_change_is_seen_and_leaves_the_rest_alone() -> None:
     zone.update(state.catalog, gone)
     assert len(a(f"web.{D}").answer) == 1
     assert a(f"v1.web.{D}").answer == ()  # the IPv6 half still has the tag
-    for made in WEB[1:]:
-        gone = state.apply([(KEYS.record(made.id), None, 9)], 9, 0.0)
+    for leaving in WEB[1:]:
+        gone = state.apply([(KEYS.record(leaving.id), None, 9)], 9, 0.0)
         zone.update(state.catalog, gone)
     assert a(f"web.{D}").rcode == NXDOMAIN
     assert a(f"v1.web.{D}").rcode == NXDOMAIN
@@ -348,19 +354,48 @@ def test_random_names_are_not_remembered() -> None:
     zone = zone_of(NAMED["web"])
     for i in range(1000):
         zone.lookup(to_name(f"x{i}.{D}"), 1, random.Random(1))
-    assert not zone._compiled
+    assert not zone._domain._compiled
+
+
+def test_questions_and_changes_look_at_their_own_service_only() -> None:
+    """Who answers may keep services packed until they are asked for."""
+
+    class Watched(dict[str, Any]):
+        touched: set[str] = set()
+
+        def __getitem__(self, service: str) -> Any:
+            self.touched.add(service)
+            return super().__getitem__(service)
+
+        def get(self, service: str, default: Any = None) -> Any:
+            return self[service] if service in self.keys() else default
+
+        def items(self) -> Any:
+            raise AssertionError("all of them")
+
+        values = __iter__ = __len__ = items
+
+    found = [endpoint(s, "i", "10.0.0.1", 80) for s in ("a", "b", "c")]
+    catalog = made(found, (Alias("d", "x", f"a.{D}"), Alias("e", "x", f"b.{D}")))
+    watched = replace(catalog, services=Watched(catalog.services), aliases=Watched(catalog.aliases))
+    zone = zone_with(watched, DnsSettings(consul_names=True))
+    zone.update(watched, Change(frozenset("abcde"), True, ()))
+    assert Watched.touched == set()
+    for name in ("d", "_http._tcp.d", "d.service", "nope", "_x._tcp", "service"):
+        assert zone.lookup(to_name(f"{name}.{D}"), 33, random.Random(1)) is not None
+    assert Watched.touched == {"a", "d"}
 
 
 def test_compiled_services_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resolver.zone.COMPILED_MAX", 10)
+    monkeypatch.setattr("resolver.domain.COMPILED_MAX", 10)
     zone = zone_of(
         catalog_of(endpoint(f"s{i}", f"i{j}", "10.0.0.1") for i in range(9) for j in "abc")
     )
     for i in range(9):
         answer = zone.lookup(to_name(f"s{i}.{D}"), 1, random.Random(1))
         assert answer is not None and answer.answer
-    assert len(zone._compiled) == 3
-    assert zone._compiled_size == 9
+    assert len(zone._domain._compiled) == 3
+    assert zone._domain._compiled_size == 9
 
 
 # Properties -----------------------------------------------------------------------------------

@@ -1,0 +1,80 @@
+"""One remembered question, and the answers to it in turn.
+
+Rule: answers are used one after the other, each as often as the others, and are replaced little by
+little by new ones; so over many of them every order comes up as often as it should. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import Final
+
+from resolver.hot.draws import Draws
+
+DRAWS_MAX: Final = 16
+"""Orders of one answer kept."""
+ROUNDS: Final = 16
+"""How often all draws are used before some of them are replaced."""
+SPARING: Final = 4
+"""So many times as often where the responder has to draw, which takes up to half a millisecond."""
+REDRAWN: Final = 2
+"""Draws replaced at a time."""
+
+Found = tuple[int, int, int, bytes]
+"""(address, length, kind, body): an answer without its id. Address 0: it is of this query alone,
+and has to be copied to where it is sent from."""
+
+SILENT: Final[Found] = (0, 0, -1, b"")
+"""Not to be answered at all: its kind is below 0."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One key and the answers to it."""
+
+    norm: bytes
+    """The key."""
+    labels: tuple[bytes, ...]
+    """What it depends on."""
+    kind: int
+    fixed: bool = False
+    """There is but one order."""
+    source: Draws | None = None
+    """Where more orders come from; None: from the responder, which takes longer."""
+    draws: list[Found] = field(default_factory=list)
+    octets: int = 0
+    """Of memory."""
+    alive: bool = True
+    _next: int = 0
+
+    @property
+    def wanted(self) -> int:
+        """How many draws are to be made when all were used: as many as there are, then some."""
+        if self.fixed:
+            return 0
+        missing = DRAWS_MAX - len(self.draws)
+        if not missing:
+            return REDRAWN if self.source is not None else 1
+        return min(len(self.draws), missing) if self.source is not None else 1
+
+    def add(self, found: Found) -> Found | None:
+        """Take a draw; the one that it replaces, if any."""
+        if len(self.draws) < DRAWS_MAX:
+            self.draws.append(found)
+            return None
+        replaced = self.draws[self._next]
+        self.draws[self._next] = found
+        self._next = (self._next + 1) % DRAWS_MAX
+        return replaced
+
+    def deal(self) -> Iterator[Found]:
+        """The draws in turn; at the end it is time for others."""
+        draws = tuple(self.draws)
+        if self.fixed:
+            return repeat(draws[0])
+        rounds = ROUNDS if len(draws) == DRAWS_MAX else 1
+        if self.source is None:
+            rounds *= SPARING
+        return chain.from_iterable(repeat(draws, rounds))

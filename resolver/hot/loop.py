@@ -1,0 +1,265 @@
+"""The loop of a worker: receive a batch, look up, send a batch.
+
+Rule: everything in this file runs for each query or each batch, and nothing else is in it. Changes
+are taken between two batches, so an answer is never older than the last change received; the loop
+never waits but for the kernel to have something for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from discod.log import fields
+from resolver.hot.entry import SILENT, Found
+from resolver.hot.memo import Memo
+from resolver.hot.mmsg import Batch
+from resolver.hot.protocol import Delegated, delegated
+from resolver.hot.slots import (
+    COOKIES_BAD,
+    COOKIES_NEW,
+    COOKIES_VALID,
+    DELEGATED,
+    HEARTBEAT,
+    IDLE,
+    MEMO,
+    OVERFLOW,
+    QUERIES,
+    RATE_DROPPED,
+    RATE_SLIPPED,
+    SECONDS,
+    SEND_FAILED,
+    SILENT_PACKETS,
+    SLOW,
+    bucket,
+)
+from resolver.rrl import Limiter
+
+log = logging.getLogger(__name__)
+
+DELEGATED_REFUSED_MAX: Final = 1000
+"""Queries a second of clients that are not allowed which the daemon is asked to refuse; more are
+dropped, so that they cannot keep it busy."""
+FAULT_LOG_EVERY: Final = 10.0
+"""Seconds between two reports of a fault of our own."""
+CLIENTS_MAX: Final = 65536
+"""Clients remembered as allowed; when there are more, all are looked at again."""
+
+
+class Loop:
+    """Serves sockets from one memory.
+
+    Args:
+        memo: Where answers come from.
+        slots: The row of counters (`resolver.hot.slots`).
+        batches: One for each socket.
+        control: Stream of changes.
+        queries: Where to put what the daemon is to answer.
+        changes: Called when `control` has something; False ends the loop.
+        allowed: Whether a client (packed address) is answered.
+    """
+
+    def __init__(
+        self,
+        memo: Memo,
+        slots: memoryview,
+        batches: Sequence[Batch],
+        control: socket.socket,
+        queries: socket.socket,
+        changes: Callable[[], bool],
+        allowed: Callable[[bytes], bool],
+    ) -> None:
+        self._memo = memo
+        self._slots = slots
+        self._batches = {batch.fd: (i, batch) for i, batch in enumerate(batches)}
+        self._control = control.fileno()
+        self._queries = queries
+        self._changes = changes
+        self._allowed = allowed
+        self._clients: set[bytes] = set()
+        self._denied: set[bytes] = set()
+        self._denied_left = 0
+        self._fault_logged = float("-inf")
+        self.limiter: Limiter | None = None
+        self.serving = False
+        """Whether to look at the sockets."""
+        self.ready = False
+        """Whether there is anything to answer from; until then all is the daemon's."""
+
+    def forget_clients(self) -> None:
+        """Look at every client again: who is allowed may have changed."""
+        self._clients.clear()
+        self._denied.clear()
+
+    def run(self) -> None:
+        """Serve until the control stream ends."""
+        poll = select.epoll()
+        poll.register(self._control, select.EPOLLIN)
+        slots = self._slots
+        listening = False
+        second = 0
+        while True:
+            if self.serving and not listening:
+                for fd in self._batches:
+                    poll.register(fd, select.EPOLLIN)
+                listening = True
+            slots[HEARTBEAT] = time.monotonic_ns()
+            events = poll.poll(IDLE)
+            slots[HEARTBEAT] = time.monotonic_ns()
+            now = int(time.time())
+            if now != second:
+                second = self._memo.now = now
+                self._each_second()
+            # Changes first: no answer is older than what has arrived.
+            for fd, _ in events:
+                if fd == self._control and not self._changes():
+                    poll.close()
+                    return
+            for fd, _ in events:
+                if fd != self._control:
+                    self._serve(*self._batches[fd])
+
+    def _each_second(self) -> None:
+        self._denied_left = DELEGATED_REFUSED_MAX
+        self._tell()
+
+    def _tell(self) -> None:
+        """Write what others count for us."""
+        memo, slots = self._memo, self._slots
+        slots[MEMO] = len(memo)
+        slots[SLOW] = memo.slow
+        slots[COOKIES_VALID] = memo.verdicts["valid"]
+        slots[COOKIES_NEW] = memo.verdicts["new"]
+        slots[COOKIES_BAD] = memo.verdicts["bad"]
+        slots[SEND_FAILED] = sum(batch.failed for _, batch in self._batches.values())
+
+    def _serve(self, index: int, batch: Batch) -> None:
+        """One batch of one socket."""
+        count = batch.receive()
+        if not count:
+            return
+        start = time.monotonic_ns()
+        slots = self._slots
+        clients = batch.clients(count)
+        # Whether each query has to be looked at for more than its octets: hardly ever.
+        checked = not self.ready
+        if not self._clients.issuperset(clients):
+            self._admit(clients)
+            checked = checked or not self._clients.issuperset(clients)
+        if self.limiter is not None and not checked:
+            checked = not self._within_rate(self.limiter, clients)
+        get = self._memo.answers.get
+        pieces = batch.pieces
+        answer: Found | None
+        first = unanswered = 0
+        odd = False
+        slot = -1
+        for key in batch.packets(count):
+            slot += 1
+            answers = get(key)
+            if checked or answers is None or (answer := next(answers, None)) is None:
+                odd = True
+                answer = self._answer(slot, index, batch, clients[slot], key, checked)
+                if answer[2] < 0:  # a gap in what is sent
+                    unanswered += 1
+                    if first < slot:
+                        batch.send(first, slot)
+                    first = slot + 1
+                    continue
+                if not answer[0]:
+                    batch.write(slot, answer[3])
+                    slots[answer[2]] += 1
+                    continue
+            pieces[4 * slot + 2] = answer[0]
+            pieces[4 * slot + 3] = answer[1]
+            slots[answer[2]] += 1
+        if first < count:
+            batch.send(first, count)
+        self._memo.retired.clear()
+        took = time.monotonic_ns() - start
+        slots[QUERIES] += count
+        slots[SECONDS] += took * (count - unanswered)
+        slots[bucket(took)] += count - unanswered
+        if odd:
+            self._tell()
+
+    # What is not in the first tier --------------------------------------------------------------
+
+    def _answer(
+        self, slot: int, index: int, batch: Batch, client: bytes, key: bytes, checked: bool
+    ) -> Found:
+        """The answer to one query, `SILENT` when there is none from here."""
+        if checked:
+            stopped = self._stop(slot, index, batch, client, key)
+            if stopped is not None:
+                return stopped
+            answers = self._memo.answers.get(key)
+            if answers is not None and (usual := next(answers, None)) is not None:
+                return usual
+        try:
+            answer = self._memo.find(key, client)
+        except Exception:  # noqa: BLE001 - a fault of ours over one packet must not end the service
+            self._report_fault(key)
+            answer = None
+        if answer is None:
+            self._delegate(slot, index, batch, key)
+            return SILENT
+        if answer[2] < 0:
+            self._slots[SILENT_PACKETS] += 1
+        return answer
+
+    def _delegate(self, slot: int, index: int, batch: Batch, key: bytes) -> None:
+        """Hand a query to the daemon; when it does not keep up, the query is dropped."""
+        query = Delegated(index, batch.source(slot), batch.local(slot), batch.id(slot) + key)
+        try:
+            self._queries.send(delegated(query), socket.MSG_DONTWAIT)
+            self._slots[DELEGATED] += 1
+        except OSError:
+            self._slots[OVERFLOW] += 1
+
+    def _admit(self, clients: Sequence[bytes]) -> None:
+        """Look at the clients that are new."""
+        if len(self._clients) > CLIENTS_MAX:
+            self._clients.clear()
+        if len(self._denied) > CLIENTS_MAX:
+            self._denied.clear()
+        for client in set(clients) - self._clients:
+            (self._clients if self._allowed(client) else self._denied).add(client)
+
+    def _within_rate(self, limiter: Limiter, clients: Sequence[bytes]) -> bool:
+        """Count a whole batch, if none of its clients comes above the rate by it."""
+        now = self._memo.now
+        return all(limiter.take(client, n, now) for client, n in Counter(clients).items())
+
+    def _stop(self, slot: int, index: int, batch: Batch, client: bytes, key: bytes) -> Found | None:
+        """What becomes of a query that is not to be answered as usual; None: it is."""
+        if not self.ready:
+            self._delegate(slot, index, batch, key)
+            return SILENT
+        if client in self._denied:
+            if self._denied_left > 0:
+                self._denied_left -= 1
+                self._delegate(slot, index, batch, key)
+            else:
+                self._slots[OVERFLOW] += 1
+            return SILENT
+        if self.limiter is None:
+            return None
+        action = self.limiter.verdict(client, self._memo.now)
+        if action == "pass":
+            return None
+        answer = self._memo.above_rate(key, client, action)
+        if answer is not None:
+            self._slots[RATE_DROPPED if action == "drop" else RATE_SLIPPED] += 1
+        return answer
+
+    def _report_fault(self, key: bytes) -> None:
+        now = time.monotonic()
+        if now - self._fault_logged >= FAULT_LOG_EVERY:
+            self._fault_logged = now
+            log.exception("query failed by a fault of discod", extra=fields(packet=key[:150].hex()))
