@@ -41,6 +41,8 @@ esac
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 home=$root$prefix
 unit=$root/etc/systemd/system/discod.service
+sockets=$root/etc/systemd/system/discod-dns.socket
+buffers=$root/etc/sysctl.d/10-discod.conf
 link=$root/usr/local/bin/discod
 config=$root/etc/discod/discod.toml
 
@@ -53,9 +55,12 @@ managed() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
 
 uninstall() {
     if managed; then
-        systemctl disable --now discod.service 2>/dev/null || true
+        # The sockets first: a question to them would start the service again.
+        for name in discod-dns.socket discod.service; do
+            systemctl disable --now "$name" 2>/dev/null || true
+        done
     fi
-    rm -f "$unit"
+    rm -f "$unit" "$sockets" "$buffers"
     if [ "$(readlink "$link" 2>/dev/null)" = "$prefix/current/bin/discod" ]; then rm -f "$link"; fi
     if [ -d "$home/releases" ]; then rm -rf "$home/releases" "$home/current"; fi
     rmdir "$home" 2>/dev/null || true
@@ -127,6 +132,17 @@ release() {
     : >"$made/.complete"
 }
 
+# Now, and at each boot; a limit that is higher already stays. Where the kernel forbids it (in a
+# container, say), discod gets smaller buffers and works.
+larger_buffers() {
+    cp "$checkout/deploy/sysctl-discod.conf" "$buffers"
+    [ -z "$root" ] || return 0
+    wanted=$(sed -n 's/^net.core.rmem_max *= *//p' "$buffers")
+    if [ "$(cat /proc/sys/net/core/rmem_max 2>/dev/null || echo "$wanted")" -lt "$wanted" ]; then
+        sysctl --quiet --load="$buffers" || echo "net.core.rmem_max cannot be raised here" >&2
+    fi
+}
+
 install_all() {
     umask 022
     accounts
@@ -134,9 +150,13 @@ install_all() {
     ln -s "releases/$id" "$home/.current.$$"
     mv -T "$home/.current.$$" "$home/current"
 
-    mkdir -p "$(dirname "$unit")" "$(dirname "$link")" "$(dirname "$config")"
-    sed "s#/opt/discod#$prefix#g" "$checkout/deploy/discod.service" >"$unit.new"
-    mv "$unit.new" "$unit"
+    mkdir -p "$(dirname "$unit")" "$(dirname "$link")" "$(dirname "$config")" \
+        "$(dirname "$buffers")"
+    for file in "$unit" "$sockets"; do
+        sed "s#/opt/discod#$prefix#g" "$checkout/deploy/$(basename "$file")" >"$file.new"
+        mv "$file.new" "$file"
+    done
+    larger_buffers
     if [ -L "$link" ] || [ ! -e "$link" ]; then
         ln -sfn "$prefix/current/bin/discod" "$link"
     else

@@ -10,13 +10,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from discod.config_cross import contradictions
+from discod.config_cross import service_contradictions
 from discod.config_fault import Path, show_key, show_value
 from discod.config_fields import SERVICE_FIELDS
 from discod.config_service import PartialCheck
 from discod.config_values import Invalid
 from discod.model.endpoint import Fault
-from discod.model.settings import CheckSettings, ServiceSettings, Settings
+from discod.model.settings import CheckSettings, ServiceSettings
 
 SERVICES_MAX = 64
 """Services in one request."""
@@ -81,7 +81,7 @@ def parse_announce(
             found["check"] = check.complete(checks or CheckSettings())
         if len(faults) == before:
             services[index] = ServiceSettings(**found)
-    for finding in contradictions(Settings(), services):
+    for finding in service_contradictions(services):
         fault(("services", *finding.path[1:]), finding.value, finding.expected)
     if faults:
         raise AnnounceError(faults)

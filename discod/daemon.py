@@ -49,6 +49,8 @@ from discod.store.opening import open_store
 from discod.view import Announcement, StoreReport
 from resolver.forwarding.pool import OwnUpstreamError
 from resolver.server import Resolver
+from resolver.transfer.service import TransferService
+from resolver.zone import Zone
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +118,21 @@ class Daemon:
             rng=rng,
             wall=time.time,
         )
-        self.resolver = Resolver(settings.dns, self._host_record(), self.metrics, rng=rng)
+        self._transfer_zone = Zone(settings.dns, self._host_record())
+        self._transfers = TransferService(
+            settings.transfer,
+            self._transfer_zone,
+            self.host,
+            self.metrics,
+            rng=rng,
+            udp_size=settings.dns.udp_size,
+            hidden=self.keeper.hidden,
+        )
+        self.resolver = Resolver(
+            settings.dns, self._host_record(), self.metrics, rng=rng, transfers=self._transfers
+        )
         self.keeper.listen(self.resolver.update)
+        self.keeper.listen(self._transfers.update)
         self.keeper.listen(self._watch_for_twin)
         self._gate = Gate()
         self._twin = ""
@@ -148,6 +163,7 @@ class Daemon:
                 self._bound += [f"dns/{b.transport} {b.address}:{b.port}" for b in bound]
             self._dns_ready = True
             answering.start_soon(self._follow)
+            answering.start_soon(self._transfers.run)
             if self._hints is not None:
                 answering.start_soon(self._hints.run)
             async with trio.open_nursery() as announcing:
@@ -273,9 +289,12 @@ class Daemon:
         if fixed:
             log.warning("these changes need a restart", extra=fields(keys=",".join(fixed)))
         setup(settings.log.level)
+        zone_changed = settings.dns != self.settings.dns
         self.settings = settings
         self.announcer.rescope(self._scope(settings), settings.services)
         self.resolver.reload(settings.dns)
+        self._transfer_zone.configure(settings.dns)
+        self._transfers.configure(settings.transfer, zone_changed=zone_changed)
         log.info("configuration reloaded", extra=fields(file=self._config_path))
 
     def _host_record(self) -> Host:

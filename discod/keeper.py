@@ -8,7 +8,7 @@ queues; one that falls behind is cut off and has to read the Catalog again.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import trio
@@ -16,7 +16,7 @@ import trio
 from discod.log import fields
 from discod.metrics import Metrics
 from discod.model.catalog import Catalog, CatalogState, Change
-from discod.model.endpoint import EndpointId, Withdrawal
+from discod.model.endpoint import Endpoint, EndpointId, Withdrawal
 from discod.model.hint import Down
 from discod.model.schema import Keyspace
 from discod.store.base import Delta, KeyValue, Snapshot, StoreError
@@ -47,6 +47,7 @@ class Keeper:
         self._listeners: list[Listener] = []
         self._subscribers: set[trio.MemorySendChannel[Change]] = set()
         self._named: set[str] = set()  # invalid keys that were logged
+        self._told = -1  # revision
         self._contact = monotonic()
         self.ready = trio.Event()
         """Set with the first snapshot."""
@@ -64,7 +65,7 @@ class Keeper:
         return self._monotonic() - self._contact
 
     def listen(self, listener: Listener) -> None:
-        """Call `listener` at each change, from now on."""
+        """Call `listener` at each change, and each revision, from now on."""
         self._listeners.append(listener)
 
     # The store's word ---------------------------------------------------------------------------
@@ -123,6 +124,10 @@ class Keeper:
         """Forget hints."""
         self._tell(self._state.unhint(ids, self._wall()))
 
+    def hidden(self) -> Mapping[EndpointId, Endpoint]:
+        """Endpoints that the store holds and the Catalog leaves out, for what is known sooner."""
+        return self._state.hidden()
+
     def unconfirmed(self, id_: EndpointId) -> bool:
         """Whether an endpoint was suppressed, and the store has not said so yet."""
         return self._state.unconfirmed(id_)
@@ -149,10 +154,16 @@ class Keeper:
                 self._named.add(key)
                 log.warning("record skipped", extra=fields(fault=fault))
         self._named &= catalog.invalid.keys()
-        if not (change.services or change.hosts or change.entries):
+        news = bool(change.services or change.hosts or change.entries)
+        moved, self._told = catalog.revision != self._told, catalog.revision
+        if not news and not moved:
             return
+        # A revision alone counts as well: the store has said now what was known before, and the
+        # zone's serial goes on with it.
         for listener in self._listeners:
             listener(catalog, change)
+        if not news:
+            return
         for entry in change.entries:
             self._metrics.catalog_changes.labels(entry.what).inc()
         for send in list(self._subscribers):

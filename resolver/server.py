@@ -10,7 +10,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -37,6 +37,7 @@ from resolver.hot.sync import News
 from resolver.sockets import bind_tcp, open_all
 from resolver.tcp import TcpServer
 from resolver.tls import tls_context
+from resolver.transfer.service import TransferService
 from resolver.zone import Zone
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Resolver:
         metrics: Where to count.
         rng: For the order of answers.
         secrets: For DNS Cookies, the first makes them; none: as the settings say.
+        transfers: Answers queries for zone transfer, and those that are signed.
 
     Raises:
         OSError: a file that the settings name cannot be used.
@@ -81,11 +83,13 @@ class Resolver:
         *,
         rng: random.Random,
         secrets: Sequence[bytes] = (),
+        transfers: TransferService | None = None,
     ) -> None:
         self._first = self._settings = settings
         self._host = host
         self._metrics = metrics
         self._rng = rng
+        self._transfers = transfers
         self._given = tuple(secrets)
         self._secrets = self._given or secret_file.load(settings.cookie_secret_file)
         self._news = News(self._config(settings))
@@ -228,7 +232,9 @@ class Resolver:
     def _is_own(self, server: ListenAddress) -> bool:
         return upstreams.is_listening(server, self._listening, self._host.addresses)
 
-    def _handle(self, packet: bytes, client: str, transport: Transport) -> bytes | Outcome | None:
+    def _handle(
+        self, packet: bytes, client: str, transport: Transport
+    ) -> bytes | Outcome | Iterator[bytes] | None:
         start = time.perf_counter()
         try:
             outcome = self._responder.respond(packet, client, transport, time.time())
@@ -239,10 +245,17 @@ class Resolver:
         if outcome.forward or outcome.answer is not None:
             known = self._known(outcome)
             return self._sent(outcome, known, start) if known is not None else outcome
-        if outcome.packet is not None:
-            self._counts.response(
-                outcome.zone, outcome.rcode, outcome.truncated, time.perf_counter() - start
-            )
+        if outcome.packet is None:
+            return None
+        self._counts.response(
+            outcome.zone, outcome.rcode, outcome.truncated, time.perf_counter() - start
+        )
+        query = outcome.query
+        if self._transfers is not None and query is not None:
+            if outcome.transfer:
+                return self._transfers.respond(packet, query, client, transport)
+            if query.tsig is not None:
+                return self._transfers.signed(packet, query, outcome.packet)
         return outcome.packet
 
     def _known(self, outcome: Outcome) -> Relayed | None:

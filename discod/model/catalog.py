@@ -213,6 +213,12 @@ class CatalogState:
                 self._touched[id_] = None
         return self._publish(self.catalog.revision, now)
 
+    def hidden(self) -> dict[EndpointId, Endpoint]:
+        """Endpoints that the store holds and `catalog` leaves out, for what is known sooner."""
+        ids = {*self._suppressed, *self._hinted}
+        found = ((id_, self._records.get(id_)) for id_ in ids)
+        return {id_: record for id_, record in found if isinstance(record, Endpoint)}
+
     def unconfirmed(self, id_: EndpointId) -> bool:
         """Whether an endpoint is suppressed, and the store has not said so yet."""
         return id_ in self._suppressed

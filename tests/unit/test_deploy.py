@@ -159,11 +159,11 @@ def samples() -> dict[str, set[str]]:
     """Every sample name that discod exposes -> its labels."""
     metrics = Metrics()
     found: dict[str, set[str]] = {}
-    collectors = vars(metrics).items()
+    collectors = vars(metrics).values()
     labels = {
         collector._name: set(collector._labelnames)
-        for name, collector in collectors
-        if name != "registry"
+        for collector in collectors
+        if hasattr(collector, "_labelnames")
     }
     for family in metrics.registry.collect():
         names = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
