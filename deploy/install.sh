@@ -137,10 +137,14 @@ release() {
 larger_buffers() {
     cp "$checkout/deploy/sysctl-discod.conf" "$buffers"
     [ -z "$root" ] || return 0
-    wanted=$(sed -n 's/^net.core.rmem_max *= *//p' "$buffers")
-    if [ "$(cat /proc/sys/net/core/rmem_max 2>/dev/null || echo "$wanted")" -lt "$wanted" ]; then
-        sysctl --quiet --load="$buffers" || echo "net.core.rmem_max cannot be raised here" >&2
-    fi
+    sed -n 's/^net\.core\.\([a-z_]*\) *= *\([0-9]*\)$/\1 \2/p' "$buffers" |
+        while read -r name wanted; do
+            present=$(cat "/proc/sys/net/core/$name" 2>/dev/null || echo "$wanted")
+            if [ "$present" -lt "$wanted" ]; then
+                sysctl --quiet "net.core.$name=$wanted" ||
+                    echo "net.core.$name cannot be raised here" >&2
+            fi
+        done
 }
 
 install_all() {

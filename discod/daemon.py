@@ -131,6 +131,7 @@ class Daemon:
         self.resolver = Resolver(
             settings.dns, self._host_record(), self.metrics, rng=rng, transfers=self._transfers
         )
+        self._transfers.settled = self._answers_settled
         self.keeper.listen(self.resolver.update)
         self.keeper.listen(self._transfers.update)
         self.keeper.listen(self._watch_for_twin)
@@ -195,6 +196,11 @@ class Daemon:
 
     async def _follow(self) -> None:
         await follow(self._store, self._keys.prefixes, self, rng=self._rng)
+
+    async def _answers_settled(self) -> None:
+        """Wait until what is answered is the present Catalog, by workers too."""
+        if self.resolver.workers is not None:
+            await self.resolver.workers.settled()
 
     async def _tick(self) -> None:
         """Once a second: the watchdog's sign of life, and what depends on the passing of time."""

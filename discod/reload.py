@@ -15,6 +15,8 @@ def needs_restart(before: Settings, after: Settings) -> tuple[str, ...]:
         ("announce.hint_port", before.announce.hint_port, after.announce.hint_port),
         ("announce.withdrawal_ttl", before.announce.withdrawal_ttl, after.announce.withdrawal_ttl),
         ("dns.listen", before.dns.listen, after.dns.listen),
+        ("dns.tls_listen", before.dns.tls_listen, after.dns.tls_listen),
         ("dns.domain", before.dns.domain, after.dns.domain),
+        ("dns.workers", before.dns.workers, after.dns.workers),
     )
     return tuple(name for name, old, new in fixed if old != new)

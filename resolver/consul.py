@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from discod.model.endpoint import Endpoint
+from resolver.offered import Offered
 from resolver.record import RR, Name
 from resolver.rrset import Node
 from resolver.service import SERVICE, SRV_ONLY, TAG, ServiceNames
@@ -64,7 +64,7 @@ def node(names: ServiceNames, owner: Name, form: Form) -> Node | None:
     return names.at(owner, endpoints, SRV_ONLY if form.srv else TAG) if endpoints else None
 
 
-def _spoken(names: ServiceNames, tag: bytes) -> Sequence[Endpoint]:
+def _spoken(names: ServiceNames, tag: bytes) -> Sequence[Offered]:
     if tag == b"tcp":
         return names.index.endpoints
     if tag == b"udp":

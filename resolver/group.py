@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from discod.model.endpoint import Endpoint
 from resolver.maker import Maker
+from resolver.offered import Offered
 from resolver.record import AAAA, HTTPS, RR, TXT, A, Name, fits
 from resolver.rrset import Node, Record, RRset
 from resolver.text import texts
@@ -31,8 +31,8 @@ class Group(Node):
         self,
         maker: Maker,
         owner: Name,
-        endpoints: Sequence[Endpoint],
-        near: Sequence[Endpoint],
+        endpoints: Sequence[Offered],
+        near: Sequence[Offered],
         types: frozenset[int],
         *,
         limited: bool,
@@ -65,7 +65,7 @@ class Group(Node):
         every = self._endpoints
         return tuple(r.rr for type_ in sorted(self._types) for r in self._make(type_, every))
 
-    def _make(self, type_: int, near: Sequence[Endpoint]) -> tuple[Record, ...]:
+    def _make(self, type_: int, near: Sequence[Offered]) -> tuple[Record, ...]:
         maker, owner = self._maker, self._owner
         if type_ == TXT:
             return tuple(Record(RR(owner, TXT, rdata, maker.ttl)) for rdata in texts(near))

@@ -9,21 +9,21 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from operator import attrgetter
 
-from discod.model.endpoint import Endpoint
 from discod.model.names import is_label
+from resolver.offered import Offered
 from resolver.record import Name
 
 
 class Index:
     """The endpoints of one service; those of each list by instance."""
 
-    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
-        self.endpoints: Sequence[Endpoint] = sorted(endpoints, key=attrgetter("instance"))
+    def __init__(self, endpoints: Iterable[Offered]) -> None:
+        self.endpoints: Sequence[Offered] = sorted(endpoints, key=attrgetter("instance"))
 
     @cached_property
-    def instances(self) -> dict[bytes, list[Endpoint]]:
+    def instances(self) -> dict[bytes, list[Offered]]:
         """By label: the endpoint of that name, and those whose SRV target it is."""
-        found: dict[bytes, list[Endpoint]] = {}
+        found: dict[bytes, list[Offered]] = {}
         for endpoint in self.endpoints:
             instance, target = endpoint.instance, endpoint.target
             if target and target != instance:
@@ -33,18 +33,18 @@ class Index:
         return found
 
     @cached_property
-    def tags(self) -> dict[bytes, list[Endpoint]]:
+    def tags(self) -> dict[bytes, list[Offered]]:
         """By tag."""
-        found: dict[bytes, list[Endpoint]] = {}
+        found: dict[bytes, list[Offered]] = {}
         for endpoint in self.endpoints:
             for tag in dict.fromkeys(endpoint.tags):
                 found.setdefault(tag.encode(), []).append(endpoint)
         return found
 
     @cached_property
-    def ports(self) -> dict[Name, list[Endpoint]]:
+    def ports(self) -> dict[Name, list[Offered]]:
         """By ``(_<port name>, _<proto>)``."""
-        found: dict[tuple[str, str], list[Endpoint]] = {}
+        found: dict[tuple[str, str], list[Offered]] = {}
         for endpoint in self.endpoints:
             if endpoint.port and endpoint.port_name:
                 found.setdefault((endpoint.port_name, endpoint.protocol), []).append(endpoint)
@@ -59,9 +59,9 @@ class Index:
         return frozenset(protocol for _, protocol in self.ports)
 
     @cached_property
-    def attributes(self) -> dict[Name, list[Endpoint]]:
+    def attributes(self) -> dict[Name, list[Offered]]:
         """By ``(<value>, <key>)``, of attributes that make labels."""
-        found: dict[tuple[str, str], dict[str, Endpoint]] = {}
+        found: dict[tuple[str, str], dict[str, Offered]] = {}
         for endpoint in self.endpoints:
             for key, value in endpoint.attributes:
                 if key.isascii() and value.isascii():

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from discod.model.endpoint import Endpoint, Host, Prefer
+from discod.model.endpoint import Host, Prefer
+from resolver.offered import Offered
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +24,11 @@ class View:
     near: frozenset[str] = frozenset()
     """Names of the hosts of this host's zone, itself included; empty when it has no zone."""
 
-    def preference(self, endpoints: Iterable[Endpoint]) -> Prefer:
+    def preference(self, endpoints: Iterable[Offered]) -> Prefer:
         """What holds for a service: the word of its first endpoint (by instance) that says one."""
         return next((e.prefer for e in endpoints if e.prefer is not None), self.prefer)
 
-    def chosen(self, prefer: Prefer, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+    def chosen(self, prefer: Prefer, endpoints: Sequence[Offered]) -> Sequence[Offered]:
         """The preferred of `endpoints`; all of them (the very sequence) when none is."""
         if prefer == "none":
             return endpoints

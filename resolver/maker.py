@@ -7,12 +7,11 @@ is put into wire form once, and records are made without ceremony. Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address
 from operator import attrgetter
 
-from discod.model.endpoint import Endpoint
 from resolver import svcb
 from resolver.index import Index
+from resolver.offered import Offered
 from resolver.record import AAAA, NAME_OCTETS, RR, SRV, A, Name, name_wire, srv_head
 from resolver.rrset import Record, RRset, exponent
 
@@ -40,15 +39,15 @@ class Maker:
         self._targets: dict[str, tuple[bytes, tuple[RR, ...]]] = {}
 
     def addresses(
-        self, owner: Name, endpoints: Sequence[Endpoint], type_: int
+        self, owner: Name, endpoints: Sequence[Offered], type_: int
     ) -> tuple[Record, ...]:
         """A or AAAA, each address once, with the highest of its weights."""
         weights: dict[bytes, int] = {}
-        class_ = IPv4Address if type_ == A else IPv6Address
+        size = 4 if type_ == A else 16
         for endpoint in endpoints:
-            address = endpoint.address
-            if type(address) is class_:
-                packed, weight = address.packed, endpoint.weight
+            packed = endpoint.packed
+            if len(packed) == size:
+                weight = endpoint.weight
                 if weights.setdefault(packed, weight) < weight:
                     weights[packed] = weight
         ttl = self.ttl
@@ -59,9 +58,9 @@ class Maker:
             ]
         )
 
-    def services(self, owner: Name, endpoints: Sequence[Endpoint], type_: int) -> dict[Key, Record]:
+    def services(self, owner: Name, endpoints: Sequence[Offered], type_: int) -> dict[Key, Record]:
         """SRV, SVCB or HTTPS: one for each port of each target."""
-        chosen: dict[Key, Endpoint] = {}
+        chosen: dict[Key, Offered] = {}
         for endpoint in endpoints:
             instance = endpoint.instance
             target = endpoint.target or instance
@@ -93,13 +92,13 @@ class Maker:
             label = target.encode()
             wire = bytes((len(label),)) + label + self._apex_wire
             owner = (label, *self._apex)
-            endpoints: Sequence[Endpoint] = self._index.instances[label]
+            endpoints: Sequence[Offered] = self._index.instances[label]
         else:
             wire, owner, endpoints = self._apex_wire, self._apex, self._index.endpoints
         ttl = self.ttl
         rrs = [
-            _new(RR, (owner, A if type(e.address) is IPv4Address else AAAA, e.address.packed, ttl))
-            for e in endpoints
+            _new(RR, (owner, A if len(packed) == 4 else AAAA, packed, ttl))
+            for packed in [e.packed for e in endpoints]
         ]
         if len(rrs) > 1:
             rrs = sorted(set(rrs))  # RRset by RRset
@@ -108,7 +107,7 @@ class Maker:
         return made
 
 
-def _svcb(endpoint: Endpoint, name: bytes, addresses: tuple[RR, ...]) -> bytes:
+def _svcb(endpoint: Offered, name: bytes, addresses: tuple[RR, ...]) -> bytes:
     return svcb.service_mode(
         endpoint.priority,
         name,

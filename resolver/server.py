@@ -31,7 +31,9 @@ from resolver.forwarding.chase import compose
 from resolver.forwarding.forwarder import Forwarder
 from resolver.forwarding.pool import OwnUpstreamError
 from resolver.forwarding.reply import Relayed
+from resolver.hot.merge import Merger, Reading
 from resolver.hot.protocol import Config
+from resolver.hot.recall import Recall
 from resolver.hot.supervisor import Workers
 from resolver.hot.sync import News
 from resolver.sockets import bind_tcp, open_all
@@ -100,7 +102,12 @@ class Resolver:
         self._counts = Counts(metrics, settings.domain)
         self._listening: tuple[ListenAddress, ...] = settings.listen
         self._forwarder = Forwarder(settings, metrics, self._is_own, rng=rng)
+        self._recall = Recall(self._zone, self._responder, settings, self._secrets, rng)
+        for transport, row in self._recall.rows.items():
+            merger = Merger(self._counts, metrics, settings.domain, transport)
+            metrics.before_exposition(Reading(merger, row).merge)
         self._tcp = TcpServer(self._handle, self._relay, self._counts.connections)
+        self._tcp.recall = self._recall
         self._fault_logged = float("-inf")
         if settings.tls_listen:
             self._tcp.tls = tls_context(settings.tls_cert, settings.tls_key)
@@ -112,6 +119,7 @@ class Resolver:
         Costs microseconds: names are compiled when they are asked for.
         """
         self._zone.update(catalog, change)
+        self._recall.update(catalog, change)
         self._news.update(catalog, change)
 
     def set_stale(self, stale: bool, ready: bool) -> None:
@@ -121,6 +129,8 @@ class Resolver:
             stale: Answers may be out of date, and say so to clients that speak EDNS.
             ready: There has been a snapshot; until then our names get SERVFAIL, not NXDOMAIN.
         """
+        if stale != self._responder.stale:
+            self._recall.forget()
         self._responder.stale = stale
         self._responder.ready = ready
         self._news.set_stale(stale, ready)
@@ -143,7 +153,7 @@ class Resolver:
         Raises:
             ValueError: `name` cannot be asked.
         """
-        return shown.answers(self._zone, name)
+        return shown.answers(self._zone, name, random.Random(0))
 
     async def serve(
         self,
@@ -221,6 +231,7 @@ class Resolver:
         self._settings = settings
         self._zone.configure(settings)
         self._responder.configure(settings, self._secrets)
+        self._recall.configure(settings, self._secrets)
         try:
             self._forwarder.configure(settings)
         except OwnUpstreamError as error:
@@ -247,16 +258,18 @@ class Resolver:
             return self._sent(outcome, known, start) if known is not None else outcome
         if outcome.packet is None:
             return None
-        self._counts.response(
-            outcome.zone, outcome.rcode, outcome.truncated, time.perf_counter() - start
-        )
-        query = outcome.query
+        query, response, rcode = outcome.query, outcome.packet, outcome.rcode
         if self._transfers is not None and query is not None:
             if outcome.transfer:
-                return self._transfers.respond(packet, query, client, transport)
+                transfer = self._transfers.respond(packet, query, client, transport)
+                took = time.perf_counter() - start
+                self._counts.response(outcome.zone, transfer.rcode, False, took)
+                return transfer
             if query.tsig is not None:
-                return self._transfers.signed(packet, query, outcome.packet)
-        return outcome.packet
+                response = self._transfers.signed(packet, query, response)
+                rcode = response[3] & 15
+        self._counts.response(outcome.zone, rcode, outcome.truncated, time.perf_counter() - start)
+        return response
 
     def _known(self, outcome: Outcome) -> Relayed | None:
         query, answer = outcome.query, outcome.answer

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from discod.model.endpoint import Endpoint
 from resolver import locality
 from resolver.group import Group
 from resolver.index import Index
 from resolver.locality import View
 from resolver.maker import Maker
+from resolver.offered import Offered
 from resolver.record import AAAA, HTTPS, RR, SRV, SVCB, TXT, A, Name
 from resolver.rrset import EMPTY, Node
 
@@ -47,9 +47,7 @@ class ServiceNames:
         view: Whom to prefer.
     """
 
-    def __init__(
-        self, apex: Name, endpoints: Iterable[Endpoint], view: View = locality.ALL
-    ) -> None:
+    def __init__(self, apex: Name, endpoints: Iterable[Offered], view: View = locality.ALL) -> None:
         self.apex = apex
         self.index = Index(endpoints)
         self._maker = Maker(apex, self.index)
@@ -71,7 +69,7 @@ class ServiceNames:
                 self._nodes[owner] = node
         return node
 
-    def at(self, owner: Name, endpoints: Sequence[Endpoint], types: frozenset[int]) -> Node:
+    def at(self, owner: Name, endpoints: Sequence[Offered], types: frozenset[int]) -> Node:
         """Some endpoints of this service at a name elsewhere, as the service's name shows them.
 
         `endpoints` are taken at the first call for `owner` only.
@@ -84,7 +82,7 @@ class ServiceNames:
     def group(
         self,
         owner: Name,
-        endpoints: Sequence[Endpoint],
+        endpoints: Sequence[Offered],
         types: frozenset[int],
         *,
         viewed: bool = True,

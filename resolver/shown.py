@@ -25,7 +25,7 @@ _TYPES = (
 _AT_APEX = (record.SOA, record.NS)
 
 
-def answers(zone: Zone, name: str) -> tuple[str, ...]:
+def answers(zone: Zone, name: str, rng: random.Random) -> tuple[str, ...]:
     """What a client that we answer would get for `name`, in presentation format.
 
     One line a record; or one word: the rcode, ``NODATA``, or ``FORWARDED``. `name` may be an
@@ -44,7 +44,7 @@ def answers(zone: Zone, name: str) -> tuple[str, ...]:
     for type_ in (*_TYPES, *_AT_APEX):
         if lines and type_ == _AT_APEX[0]:
             break
-        answer = zone.lookup(asked, type_, random.Random(0))
+        answer = zone.lookup(asked, type_, rng)
         if answer is None:
             return ("FORWARDED",)
         if answer.rcode == record.NXDOMAIN and not answer.answer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from discod.model.endpoint import Endpoint
+from resolver.offered import Offered
 from resolver.record import txt
 
 STRING_MAX = 255
@@ -17,7 +17,7 @@ TXT_MAX = 8192
 """Octets of one TXT record of ours; what does not fit is left out, so that it always fits TCP."""
 
 
-def texts(endpoints: Sequence[Endpoint]) -> Iterable[bytes]:
+def texts(endpoints: Sequence[Offered]) -> Iterable[bytes]:
     """RDATA of the TXT records of `endpoints`, each once."""
     found: dict[bytes, None] = {}
     for endpoint in endpoints:

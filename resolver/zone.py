@@ -131,16 +131,14 @@ class Zone:
     def rrset(self, name: Name, qtype: int) -> tuple[Record, ...] | None:
         """The whole RRset at a name of the domain, when `lookup` answers with all of it.
 
-        None where it does not: because there is none, the name is an alias, or only some of the
-        records are chosen (`dns.answer_limit`).
+        Empty where the name exists without the type. None where nothing can be said so: the name
+        does not exist or is an alias, or only some records are chosen (`dns.answer_limit`).
         """
         node = self._node(name)
         if node is None or isinstance(node, AliasNode):
             return None
-        records = node.get(qtype)
-        if not records or 0 < limit(node, qtype, self._limit) < len(records):
-            return None
-        return records
+        records = node.get(qtype) or ()
+        return None if 0 < limit(node, qtype, self._limit) < len(records) else records
 
     def _answer(
         self,

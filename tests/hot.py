@@ -12,11 +12,10 @@ from discod.model.settings import DnsSettings
 from resolver.answer import Outcome, Responder
 from resolver.cookies import Cookies
 from resolver.hot.entry import Found
-from resolver.hot.memo import Memo
+from resolver.hot.memo import Memo, settle
 from resolver.hot.mmsg import address_of
 from resolver.hot.protocol import Services, pack, pack_hosts, read_services, services_frame
 from resolver.hot.replica import Replica
-from resolver.hot.worker import settle
 from resolver.rrl import Action
 from resolver.zone import Zone
 from tests.resolving import OWN

@@ -85,6 +85,11 @@ class Endpoint:
         return EndpointId(self.service, self.instance)
 
     @property
+    def packed(self) -> bytes:
+        """The address, 4 or 16 octets."""
+        return self.address.packed
+
+    @property
     def srv_target(self) -> str:
         """The instance label to name in SRV answers."""
         return self.target or self.instance

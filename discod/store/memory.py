@@ -2,8 +2,10 @@
 
 Rule: no tasks and no queues. A change is appended to one bounded log; a watch is a position in that
 log. Leases end by trio's clock: each call, and each waiting watch, first ends the leases whose time
-is over, one transaction a lease, in the order of their deadlines. Revisions begin at the time of
-day, so that what follows from them (the SOA's serial) does not go back over a restart.
+is over, one transaction a lease, in the order of their deadlines. A process that stood still
+(SIGSTOP, a debugger, a machine that swaps) ends no lease by it: who renews them stood still too.
+Revisions begin at the time of day, so that what follows from them (the SOA's serial) does not go
+back over a restart.
 """
 
 from __future__ import annotations
@@ -38,6 +40,12 @@ HISTORY = 10_000
 PROGRESS_INTERVAL = 2.0
 """Seconds after which a quiet watch gives a sign of life."""
 
+TICK = 1.0
+"""Seconds between two signs that the process runs."""
+
+STOOD = 2.0
+"""Seconds since the last of them after which it must have stood still."""
+
 
 @dataclass(slots=True)
 class _Lease:
@@ -63,6 +71,14 @@ class MemoryStore:
         self._lease_ids = itertools.count(1)
         self._log: dict[int, tuple[Event, ...]] = {}
         self._news = trio.Event()
+        self._ticked = float("inf")  # nobody keeps the time: standing still is not told
+
+    async def keep_time(self) -> None:
+        """Tell from now on when the process has stood still; until cancelled."""
+        while True:
+            self._forgive()
+            self._ticked = trio.current_time()
+            await trio.sleep(TICK)
 
     @property
     def kind(self) -> str:
@@ -167,7 +183,16 @@ class MemoryStore:
         self._news.set()
         self._news = trio.Event()
 
+    def _forgive(self) -> None:
+        """Give every lease the time that the process stood still."""
+        late = trio.current_time() - self._ticked
+        if late > STOOD:
+            for held in self._leases.values():
+                held.deadline += late
+            self._ticked += late
+
     def _expire(self) -> None:
+        self._forgive()
         now = trio.current_time()
         over = [(held.deadline, lease) for lease, held in self._leases.items()]
         for deadline, lease in sorted(over):
@@ -223,4 +248,8 @@ async def open_memory_store() -> AsyncIterator[MemoryStore]:
     That holds while the earlier one changed less than once a second on average, and the clock of
     the host was not set back.
     """
-    yield MemoryStore(revision=int(time.time()))
+    store = MemoryStore(revision=int(time.time()))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.keep_time)
+        yield store
+        nursery.cancel_scope.cancel()

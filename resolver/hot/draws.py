@@ -2,83 +2,121 @@
 
 Rule: a draw is what the responder would say, had it drawn the same order: the records are encoded
 once, and only their order is new. Names in them point into the question alone, so the octets of a
-record do not depend on where it stands. Whether all of that holds is looked at once, against an
-answer of the responder's own; where it does not, there are no draws. Pure.
+record do not depend on where it stands. Pure.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from math import log
+from itertools import permutations
+from math import factorial, log
+from typing import Final, NamedTuple
 
 from resolver.encode import Owners, encode_record
 from resolver.record import Name
 from resolver.rrset import Record
 
+ALL_ORDERS_OF: Final = 3
+"""Records, at most, of which every order is drawn, once each, where all weigh the same."""
+
+_QUESTION_AND_NOTHING = b"\0\1"
+
+
+class Frame(NamedTuple):
+    """What stands around the records in a response to one kind of query."""
+
+    flags: bytes
+    tail: bytes
+    """The OPT record, if any."""
+
 
 class Draws:
-    """The orders of one RRset, and all that stands around it in a response."""
+    """The orders of one RRset, as the answer to one question.
+
+    Args:
+        frame: Of the kind of query.
+        question: As it is in the key.
+        name: That was asked, in lower case.
+        records: The whole RRset.
+        rng: For the order in which orders come.
+    """
+
+    __slots__ = ("_answers", "_even", "_exponents", "_extras", "_left", "_ranks", "_tail", "head")
 
     def __init__(
-        self, head: bytes, tail: bytes, answers: Sequence[bytes], records: Sequence[Record]
+        self,
+        frame: Frame,
+        question: bytes,
+        name: Name,
+        records: Sequence[Record],
+        rng: random.Random,
     ) -> None:
-        self._head = head
-        self._tail = tail
-        self._answers = answers
-        self._exponents = [record.exponent for record in records]
-        self._ranks = [record.rank for record in records] if records[0].rank else None
-        self._even = self._ranks is None and len(set(self._exponents)) == 1
-        self._extras: list[bytes] | None = None
-
-    @classmethod
-    def of(cls, name: Name, records: Sequence[Record], body: bytes, start: int) -> Draws | None:
-        """Draws of `records`, asked at `name`, if `body` is nothing but them in some order.
-
-        Args:
-            name: That was asked.
-            records: The whole RRset.
-            body: A response of the responder's without its id.
-            start: Where its first record is.
-        """
         owners = Owners(name)
-        answers = [encode_record(owners, record.rr) for record in records]
-        made = cls(body[:start], b"", answers, records)
-        size = start + sum(map(len, answers))
-        extras: dict[int, bytes] = {}
-        for record in records:
-            if record.extra and id(record.extra) not in extras:
-                extras[id(record.extra)] = b"".join(
-                    [encode_record(owners, rr) for rr in record.extra]
-                )
-        if extras:
-            made._extras = [extras.get(id(record.extra), b"") for record in records]
-            size += sum(map(len, extras.values()))
-        if int.from_bytes(body[4:6], "big") != len(records) or size > len(body):
-            return None
-        made._tail = body[size:]
-        drawn = body[start:size]
-        if any(piece not in drawn for piece in (*answers, *extras.values())):
-            return None
-        return made
+        self._answers = [encode_record(owners, record.rr) for record in records]
+        self._extras: list[bytes] | None = None
+        additional = 1 if frame.tail else 0
+        if any(record.extra for record in records):
+            extras: dict[int, bytes] = {}
+            for record in records:
+                extra = record.extra
+                if id(extra) not in extras:
+                    extras[id(extra)] = b"".join([encode_record(owners, rr) for rr in extra])
+                    additional += len(extra)
+            self._extras = [extras[id(record.extra)] for record in records]
+        count = len(records)
+        self.head = b"".join(
+            (
+                frame.flags,
+                _QUESTION_AND_NOTHING,
+                count.to_bytes(2, "big"),
+                b"\0\0",
+                additional.to_bytes(2, "big"),
+                question,
+            )
+        )
+        self._tail = frame.tail
+        exponents = [record.exponent for record in records]
+        self._ranks = [record.rank for record in records] if records[0].rank else None
+        self._even = self._ranks is None and len(set(exponents)) == 1
+        self._exponents = exponents
+        self._left: list[tuple[int, ...]] | None = None
+        if self._even and count <= ALL_ORDERS_OF:
+            self._left = list(permutations(range(count)))
+            rng.shuffle(self._left)
+
+    @property
+    def orders(self) -> int:
+        """How many draws there are, all different; 0: they are without end."""
+        return factorial(len(self._answers)) if self._left is not None else 0
+
+    @property
+    def size(self) -> int:
+        """Octets of a response, the id included."""
+        extras = sum(map(len, dict.fromkeys(self._extras))) if self._extras is not None else 0
+        return 2 + len(self.head) + sum(map(len, self._answers)) + extras + len(self._tail)
+
+    @property
+    def octets(self) -> int:
+        """Of memory, about."""
+        return 400 + sum(len(answer) + 70 for answer in self._answers)
 
     def draw(self, rng: random.Random) -> bytes:
-        """One order, as `resolver.rrset.drawn` has them."""
+        """One order more, as `resolver.rrset.drawn` has them."""
         answers = self._answers
-        order = list(range(len(answers)))
-        if self._even:
-            rng.shuffle(order)
+        order: Sequence[int]
+        if self._left is not None:
+            order = self._left.pop()
         else:
             draw = rng.random
             keys = [log(1.0 - draw()) * exponent for exponent in self._exponents]
             ranks = self._ranks
             if ranks is None:
-                order.sort(key=keys.__getitem__, reverse=True)
+                order = sorted(range(len(answers)), key=keys.__getitem__, reverse=True)
             else:
-                order.sort(key=lambda i: (ranks[i], -keys[i]))
-        extras = self._extras
-        middle: Sequence[bytes] = ()
-        if extras is not None:
+                order = sorted(range(len(answers)), key=lambda i: (ranks[i], -keys[i]))
+        pieces = [answers[i] for i in order]
+        if self._extras is not None:
             # Of each target once, at its first place; pieces of two targets are never equal.
-            middle = list(dict.fromkeys([extras[i] for i in order]))
-        return b"".join([self._head, *[answers[i] for i in order], *middle, self._tail])
+            pieces += dict.fromkeys([self._extras[i] for i in order])
+        return b"".join((self.head, *pieces, self._tail))

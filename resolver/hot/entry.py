@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain, repeat
+from itertools import chain, cycle, repeat
 from typing import Final
 
 from resolver.hot.draws import Draws
 
-DRAWS_MAX: Final = 16
+OCTETS_MAX: Final = 32 * 1024 * 1024
+"""Octets of all answers remembered, with what they take beside; beyond it the oldest go."""
+ENTRY_OCTETS: Final = 900
+DRAW_OCTETS: Final = 200
+"""Octets of memory that a key, and each answer to it, take beside the answers' own."""
+DRAWS_MAX: Final = 8
 """Orders of one answer kept."""
 ROUNDS: Final = 16
 """How often all draws are used before some of them are replaced."""
@@ -39,10 +44,10 @@ class Entry:
     labels: tuple[bytes, ...]
     """What it depends on."""
     kind: int
-    fixed: bool = False
-    """There is but one order."""
     source: Draws | None = None
     """Where more orders come from; None: from the responder, which takes longer."""
+    fixed: bool = False
+    """There is but one order."""
     draws: list[Found] = field(default_factory=list)
     octets: int = 0
     """Of memory."""
@@ -54,10 +59,13 @@ class Entry:
         """How many draws are to be made when all were used: as many as there are, then some."""
         if self.fixed:
             return 0
-        missing = DRAWS_MAX - len(self.draws)
-        if not missing:
-            return REDRAWN if self.source is not None else 1
-        return min(len(self.draws), missing) if self.source is not None else 1
+        if self.source is None:
+            return 1
+        have = len(self.draws)
+        missing = (self.source.orders or DRAWS_MAX) - have
+        if missing:
+            return min(have, missing)
+        return 0 if self.source.orders else REDRAWN
 
     def add(self, found: Found) -> Found | None:
         """Take a draw; the one that it replaces, if any."""
@@ -74,6 +82,8 @@ class Entry:
         draws = tuple(self.draws)
         if self.fixed:
             return repeat(draws[0])
+        if self.source is not None and len(draws) == self.source.orders:
+            return cycle(draws)
         rounds = ROUNDS if len(draws) == DRAWS_MAX else 1
         if self.source is None:
             rounds *= SPARING

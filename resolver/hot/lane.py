@@ -134,7 +134,7 @@ class Lane:
     async def _life(self, worker: Worker, forwards: trio.Nursery) -> Reason:
         """All of one worker's life; why it is over."""
         self.pid = worker.pid
-        self._reading = Reading(self._merger, worker.row)
+        self._reading = Reading(self._merger, worker.row.slots)
         self._slots = worker.row.slots
         self._feed = feed = self._news.feed(self._wake)
         frozen = False

@@ -20,24 +20,21 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
 
+from discod.model.settings import DnsSettings
 from resolver.answer import Outcome
 from resolver.cookies import Cookies, Verdict
-from resolver.hot.absent import Absent
-from resolver.hot.draws import Draws
-from resolver.hot.entry import SILENT, Entry, Found
+from resolver.hot.draws import Draws, Frame
+from resolver.hot.entry import DRAW_OCTETS, ENTRY_OCTETS, OCTETS_MAX, SILENT, Entry, Found
+from resolver.hot.negative import Negative, serial_at
 from resolver.hot.question import HEAD, Question, labels_of, read
 from resolver.hot.slots import TYPES, kind
-from resolver.record import NOERROR, NXDOMAIN, SOA, name_wire
+from resolver.record import ANY, NOERROR, NXDOMAIN, SOA, Name, name_wire
 from resolver.rrl import Action
-from resolver.wire import read_query
+from resolver.rrset import Record
+from resolver.wire import TCP_MAX
 from resolver.zone import Zone
 
-OCTETS_MAX: Final = 32 * 1024 * 1024
-"""Octets of all answers remembered, with `OVERHEAD` for each; beyond it the oldest go."""
-OVERHEAD: Final = 250
-"""Octets of memory that an answer takes beside its own (measured with tracemalloc)."""
 _REMEMBERED = frozenset(TYPES) - {SOA}
 
 
@@ -50,6 +47,7 @@ class Memo:
         address: Where the octets of a bytes object lie.
         zone: The responder's.
         rng: For the order of answers.
+        octets_max: Of memory; beyond it the oldest answers go.
     """
 
     def __init__(
@@ -59,6 +57,8 @@ class Memo:
         address: Callable[[bytes], int],
         zone: Zone,
         rng: random.Random,
+        *,
+        octets_max: int = OCTETS_MAX,
     ) -> None:
         self._respond = respond
         self._limited = limited
@@ -73,9 +73,13 @@ class Memo:
         self._negatives: dict[bytes, tuple[Found, int, int]] = {}  # answer, serial, and where
         self._by_label: dict[bytes, set[bytes]] = {}
         self._order: deque[Entry] = deque()
-        self._absent = Absent(lambda packet: self._ask(packet, self._client), self._apex)
+        self._negative = Negative(lambda packet: self._ask(packet, self._client), self._apex)
         self._client = b""  # who asks at the moment
+        self._frames: dict[tuple[bytes, int], Frame] = {}
         self._octets = 0
+        self._octets_max = octets_max
+        self.stream = False
+        """Whether responses are as long as need be."""
         self.retired: list[object] = []
         """Answers that are no longer remembered, but may be on their way out: whoever sends clears
         this when all is sent."""
@@ -93,9 +97,7 @@ class Memo:
         self.now = 0
         """Unix seconds."""
         self.verdicts: dict[Verdict, int] = {"new": 0, "valid": 0, "bad": 0, "malformed": 0}
-        """Cookies seen."""
         self.slow = 0
-        """Questions to the responder."""
 
     def __len__(self) -> int:
         """Number of answers remembered."""
@@ -112,9 +114,11 @@ class Memo:
         self._entries.clear()
         self._negatives.clear()
         self._by_label.clear()
-        self._absent.clear()
+        self._negative.clear()
+        self._frames.clear()
         self._octets = 0
         self._serial = self._zone.serial
+        self._negative.serial = self._serial.to_bytes(4, "big")
         self._subtrees = self._zone.subtrees
 
     def changed(self, services: Sequence[str]) -> None:
@@ -122,7 +126,7 @@ class Memo:
         serial = self._zone.serial
         if serial != self._serial:
             self._serial = serial
-            self._absent.clear()
+            self._negative.serial = serial.to_bytes(4, "big")
         for service in services:
             self._forget(service.encode())
         if services:
@@ -162,7 +166,10 @@ class Memo:
             return self._again(entry, client)
         if len(key) < HEAD or key[0] & 0x80:
             return SILENT
-        question = read(key, self._apex, self.udp_size)
+        absent = self._negative.one_label(key, self.labels, self._subtrees)
+        if absent is not None:
+            return absent
+        question = self._read(key)
         if question is None:
             return None
         if question.norm != key:
@@ -214,22 +221,25 @@ class Memo:
         outcome = self._ask(b"\0\0" + question.key, client)
         if outcome is None or outcome.packet is None:
             return None
-        body = outcome.packet[2:]
-        return 0, len(body), kind(question.type, outcome.rcode, outcome.truncated), body
+        return _told(outcome.packet[2:], question.type, outcome)
+
+    def _read(self, key: bytes) -> Question | None:
+        question = read(key, self._apex, self.udp_size)
+        if question is not None and self.stream:
+            return question._replace(limit=TCP_MAX)
+        return question
 
     def above_rate(self, key: bytes, client: bytes, action: Action) -> Found | None:
         """What a query gets that comes above the rate limit; None: it is answered all the same."""
-        question = read(key, self._apex, self.udp_size)
+        question = self._read(key)
         if question is not None and question.cookie and self.cookies is not None:
             verdict, _ = self.cookies.answer(question.cookie, client, self.now)
             if verdict == "valid":
                 return None
         outcome = self._limited(b"\0\0" + key, client, action)
-        if outcome.packet is None:
+        if outcome.packet is None or outcome.query is None:
             return SILENT
-        body = outcome.packet[2:]
-        type_ = outcome.query.type if outcome.query else 0
-        return 0, len(body), kind(type_, outcome.rcode, outcome.truncated), body
+        return _told(outcome.packet[2:], outcome.query.type, outcome)
 
     # Answers ------------------------------------------------------------------------------------
 
@@ -246,31 +256,70 @@ class Memo:
         absent = self._not_there(question, labels, client)
         if absent is not None:
             return absent
-        norm = question.norm
-        outcome = self._ask(b"\0\0" + norm, client)
+        remembered = bool(labels) and question.type in _REMEMBERED
+        records = None
+        name = (*labels, *self._zone.apex)
+        if remembered:
+            records = self._zone.rrset(name, question.type)
+            frame = self._frames.get(question.shape)
+            if records == () and question.type != ANY:
+                lower = question._replace(question=question.canonical)
+                body = self._made_up(lower, client, NOERROR)
+                if body is not None:
+                    slot = kind(question.type, NOERROR, False)
+                    entry = Entry(question.norm, self._depends(labels), slot)
+                    return self._remember(entry, body)
+            if records and frame is not None:
+                draws = Draws(frame, question.canonical, name, records, self._rng)
+                if draws.size <= question.limit:
+                    slot = kind(question.type, NOERROR, False)
+                    entry = Entry(question.norm, self._depends(labels), slot, draws)
+                    return self._remember(entry, draws.draw(self._rng))
+        outcome = self._ask(b"\0\0" + question.norm, client)
         if outcome is None or outcome.packet is None:
             return None
         body = outcome.packet[2:]
         slot = kind(question.type, outcome.rcode, outcome.truncated)
-        if outcome.rcode != NOERROR or not labels or question.type not in _REMEMBERED:
+        if outcome.rcode != NOERROR or not remembered:
             return 0, len(body), slot, body
-        return self._remember(norm, self._depends(labels), body, slot)
+        source = None
+        if records and not outcome.truncated:
+            source = self._frame(question, name, records, body)
+            if source is not None:
+                body = source.draw(self._rng)
+        return self._remember(Entry(question.norm, self._depends(labels), slot, source), body)
 
-    def _remember(self, norm: bytes, labels: tuple[bytes, ...], body: bytes, slot: int) -> Found:
-        entry = Entry(norm, labels, slot)
-        found = self._address(body), len(body), slot, body
+    def _frame(
+        self, question: Question, name: Name, records: Sequence[Record], body: bytes
+    ) -> Draws | None:
+        """Take from a response what stands around the records, if it is all of them."""
+        bare = Draws(Frame(body[:2], b""), question.canonical, name, records, self._rng)
+        tail = body[bare.size - 2 :]
+        made = Draws(Frame(body[:2], tail), question.canonical, name, records, self._rng)
+        if made.size != len(body) + 2 or made.head != body[: len(made.head)]:
+            return None
+        self._frames[question.shape] = Frame(body[:2], tail)
+        return made
+
+    def _remember(self, entry: Entry, body: bytes) -> Found:
+        norm = entry.norm
+        found = self._address(body), len(body), entry.kind, body
         self._entries[norm] = entry
-        for label in labels:
+        for label in entry.labels:
             self._by_label.setdefault(label, set()).add(norm)
-        self._charge(entry, len(body) + 2 * OVERHEAD)
+        octets = ENTRY_OCTETS + len(body)
         answers = int.from_bytes(body[4:6], "big")
         if answers == 0:
-            self._negatives[norm] = found, self._serial, _serial_at(norm, body)
+            self._negatives[norm] = found, self._serial, serial_at(norm, body)
         else:
             entry.fixed = answers == 1 and not self.varied
-            entry.source = None if entry.fixed else self._source(norm, body)
+            if entry.fixed:
+                entry.source = None
+            elif entry.source is not None:
+                octets += entry.source.octets
             entry.add(found)
             self.answers[norm] = entry.deal()
+        self._charge(entry, octets)
         self._order.append(entry)
         self._make_room()
         return found
@@ -288,18 +337,10 @@ class Memo:
                 body = outcome.packet[2:]
             replaced = entry.add((self._address(body), len(body), entry.kind, body))
             if replaced is None:
-                self._charge(entry, len(body) + OVERHEAD)
+                self._charge(entry, len(body) + DRAW_OCTETS)
             else:
                 self.retired.append(replaced)
         self.answers[entry.norm] = entry.deal()
-
-    def _source(self, norm: bytes, body: bytes) -> Draws | None:
-        query = read_query(b"\0\0" + norm)
-        assert query is not None
-        records = self._zone.rrset(query.name, query.type)
-        if records is None:
-            return None
-        return Draws.of(query.name, records, body, HEAD + len(query.question))
 
     def _charge(self, entry: Entry, octets: int) -> None:
         entry.octets += octets
@@ -307,30 +348,12 @@ class Memo:
 
     def _make_room(self) -> None:
         order = self._order
-        while self._octets > OCTETS_MAX and order:
+        while self._octets > self._octets_max and order:
             entry = order.popleft()
             if entry.alive:
                 self._drop(entry)
         if len(order) > 2 * len(self._entries) + 64:
             self._order = deque(entry for entry in order if entry.alive)
-
-    def _labels(self, name: bytes) -> tuple[bytes, ...]:
-        """The labels below the domain, without underscores, each a service it may depend on.
-
-        The empty label stands for all services. No label: nothing to remember.
-        """
-        labels: list[bytes] = []
-        end = len(name) - len(self._apex)
-        at = 0
-        while at < end:
-            length = name[at]
-            labels.append(name[at + 1 : at + 1 + length].removeprefix(b"_"))
-            at += 1 + length
-        if at != end:
-            return ()
-        if any(label in self.aliases for label in labels):
-            labels.append(b"")
-        return tuple(dict.fromkeys(labels))
 
     def _depends(self, labels: Sequence[bytes]) -> tuple[bytes, ...]:
         """The services that a name may depend on: all its labels, without underscores.
@@ -353,18 +376,23 @@ class Memo:
             return None
         if self.consul_names and last[:1] == b"_":
             return None
+        body = self._made_up(question, client, NXDOMAIN)
+        return (0, len(body), kind(question.type, NXDOMAIN, False), body) if body else None
+
+    def _made_up(self, question: Question, client: bytes, rcode: int) -> bytes | None:
+        """The answer to what does not exist."""
         self._client = client
-        body = self._absent.body(question, len(question.name) - len(self._apex))
-        if body is None:
-            return None
-        return 0, len(body), kind(question.type, NXDOMAIN, False), body
+        return self._negative.body(question, len(question.name) - len(self._apex), rcode)
 
 
-def _serial_at(norm: bytes, body: bytes) -> int:
-    """Where the serial stands in NODATA: its SOA comes right behind the question.
+def _told(body: bytes, type_: int, outcome: Outcome) -> Found:
+    return 0, len(body), kind(type_, outcome.rcode, outcome.truncated), body
 
-    The owner is a pointer into the question (2 octets); type, class, TTL and length take 10 more.
-    """
-    end = norm.index(b"\0", HEAD) + 5 + 12
-    length = int.from_bytes(body[end - 2 : end], "big")
-    return end + length - 20
+
+def settle(memo: Memo, settings: DnsSettings, secrets: Sequence[bytes]) -> None:
+    """Put settings in force in a memory, which forgets everything."""
+    memo.clear()
+    memo.consul_names = settings.consul_names
+    memo.udp_size = settings.udp_size
+    memo.varied = settings.answer_limit > 0
+    memo.cookies = Cookies(secrets) if settings.cookies and secrets else None

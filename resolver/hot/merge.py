@@ -12,12 +12,14 @@ from typing import Final
 
 from discod.metrics import Metrics
 from discod.metrics_buckets import FAST
+from resolver.answer import Transport
 from resolver.counts import Counts
 from resolver.hot import slots
-from resolver.hot.shared import Shared
 
 _BUCKETS: Final = slice(slots.BUCKETS, slots.BUCKETS + len(FAST) + 1)
 
+_UNKNOWN: Final = -1
+"""Type of queries that were dropped unread."""
 _Add = Callable[[int], object]
 
 
@@ -27,15 +29,19 @@ class Merger:
     Args:
         counts: Where to add.
         metrics: Where to add what `counts` does not know.
-        domain: Label of our own zone, the only one that workers answer for.
+        domain: Label of our own zone, the only one that is answered from memory.
+        transport: What the queries came over.
     """
 
-    def __init__(self, counts: Counts, metrics: Metrics, domain: str) -> None:
+    def __init__(
+        self, counts: Counts, metrics: Metrics, domain: str, transport: Transport = "udp"
+    ) -> None:
         self._duration = metrics.dns_duration.labels(domain)
         # A slot may count towards several metrics.
         self._adds: list[tuple[int, _Add]] = [
-            (slots.SILENT_PACKETS, partial(counts.add_malformed, "udp")),
+            (slots.SILENT_PACKETS, partial(counts.add_malformed, transport)),
             (slots.RATE_DROPPED, partial(counts.add_limited, "drop")),
+            (slots.RATE_DROPPED, partial(counts.add_queries, "domain", transport, _UNKNOWN)),
             (slots.RATE_SLIPPED, partial(counts.add_limited, "slip")),
             (slots.COOKIES_VALID, partial(counts.add_cookies, "valid")),
             (slots.COOKIES_NEW, partial(counts.add_cookies, "new")),
@@ -45,7 +51,7 @@ class Merger:
         ]
         for slot in range(slots.KINDS, slots.SLOTS):
             type_, rcode, truncated = slots.kind_meaning(slot)
-            self._adds.append((slot, partial(counts.add_queries, "domain", "udp", type_)))
+            self._adds.append((slot, partial(counts.add_queries, "domain", transport, type_)))
             self._adds.append((slot, partial(counts.add_responses, rcode, truncated)))
 
     def add(self, before: list[int], now: list[int]) -> None:
@@ -61,15 +67,20 @@ class Merger:
 
 
 class Reading:
-    """One worker's row, and what of it has been added."""
+    """One row, and what of it has been added.
 
-    def __init__(self, merger: Merger, row: Shared) -> None:
+    Args:
+        merger: Where to add.
+        row: As `resolver.hot.slots` has it.
+    """
+
+    def __init__(self, merger: Merger, row: memoryview) -> None:
         self._merger = merger
         self._row = row
         self._last = [0] * slots.SLOTS
 
     def merge(self) -> None:
         """Add what came since the last time."""
-        now = self._row.slots.tolist()
+        now = self._row.tolist()
         self._merger.add(self._last, now)
         self._last = now

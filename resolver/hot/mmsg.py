@@ -36,6 +36,9 @@ IP_PKTINFO: Final = 8
 """linux/in.h; named by Python from 3.14 on."""
 
 
+_PROBE = b"where do my octets lie?"
+
+
 class _IoVec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
 
@@ -74,11 +77,22 @@ _LEN = _MMsgHdr.len.offset // 4
 _FLAGS = (_MMsgHdr.hdr.offset + _MsgHdr.flags.offset) // 4
 
 
-def address_of(data: bytes) -> int:
-    """Where the octets of `data` lie; valid for as long as `data` is held."""
+def _address_told(data: bytes) -> int:
+    """Where the octets of `data` lie, as ctypes tells it."""
     address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
     assert address is not None
     return address
+
+
+def _address_known(data: bytes) -> int:
+    """The same at a tenth of the price: CPython has the octets behind the head of the object."""
+    return id(data) + _BYTES_HEAD
+
+
+_BYTES_HEAD = bytes.__basicsize__ - 1  # it counts the final NUL
+
+address_of = _address_known if _address_known(_PROBE) == _address_told(_PROBE) else _address_told
+"""Where the octets of a bytes object lie; valid for as long as the object is held."""
 
 
 class Batch:

@@ -20,10 +20,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import ip_address
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from discod.model.endpoint import Address, Alias, Endpoint, Host
+from discod.model.endpoint import Address, Alias, Host, Prefer, Protocol
 from discod.model.settings import DnsSettings
+from resolver.offered import Offered
 
 _FRAME = struct.Struct(">IB")
 FRAME_HEAD: Final = _FRAME.size
@@ -116,12 +117,12 @@ def frames(buffer: bytearray) -> Iterator[tuple[Kind, bytes]]:
 _PLAIN, _ALIASED = b"\0", b"\1"
 
 
-def pack(endpoints: Iterable[Endpoint], aliases: Iterable[Alias] = ()) -> bytes:
+def pack(endpoints: Iterable[Offered], aliases: Iterable[Alias] = ()) -> bytes:
     """All of one service that its answers depend on."""
     rows = [
         (
             e.instance,
-            e.address.packed,
+            e.packed,
             e.port,
             e.protocol,
             e.port_name,
@@ -147,50 +148,38 @@ def aliased(packed: bytes) -> bool:
     return packed[:1] == _ALIASED
 
 
-def unpack(service: str, packed: bytes) -> tuple[dict[str, Endpoint], dict[str, Alias]]:
-    """What `pack` packed, by instance; what answers do not depend on has its default."""
+class Row(NamedTuple):
+    """An endpoint as `pack` packs it (`resolver.offered.Offered`)."""
+
+    instance: str
+    packed: bytes
+    port: int
+    protocol: Protocol
+    port_name: str
+    tags: tuple[str, ...]
+    weight: int
+    priority: int
+    attributes: tuple[tuple[str, str], ...]
+    text: str
+    host: str
+    target: str
+    ttl: int
+    alpn: tuple[str, ...]
+    prefer: Prefer | None
+
+    @property
+    def srv_target(self) -> str:
+        """As `Endpoint.srv_target`."""
+        return self.target or self.instance
+
+
+def unpack(service: str, packed: bytes) -> tuple[dict[str, Row], dict[str, Alias]]:
+    """What `pack` packed, by instance."""
     rows, aliases = marshal.loads(memoryview(packed)[1:])  # noqa: S302 - as above
+    new = tuple.__new__
     return (
-        {row[0]: _endpoint(service, *row) for row in rows},
+        {row[0]: new(Row, row) for row in rows},
         {i: Alias(service, i, target, ttl=ttl) for i, target, ttl in aliases},
-    )
-
-
-def _endpoint(
-    service: str,
-    instance: str,
-    address: bytes,
-    port: int,
-    protocol: Any,
-    port_name: str,
-    tags: tuple[str, ...],
-    weight: int,
-    priority: int,
-    attributes: tuple[tuple[str, str], ...],
-    text: str,
-    host: str,
-    target: str,
-    ttl: int,
-    alpn: tuple[str, ...],
-    prefer: Any,
-) -> Endpoint:
-    return Endpoint(
-        service=service,
-        instance=instance,
-        address=ip_address(address),
-        port=port,
-        protocol=protocol,
-        port_name=port_name,
-        tags=tags,
-        weight=weight,
-        priority=priority,
-        attributes=attributes,
-        text=text,
-        host=host,
-        target=target,
-        ttl=ttl,
-        alpn=alpn,
-        prefer=prefer,
     )
 
 

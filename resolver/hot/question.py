@@ -24,7 +24,9 @@ _FLAGS_KNOWN = 0x0130
 """RD, AD and CD: all that a usual query may have set."""
 _COOKIE_SIZES = (OPT_SIZE + 12, OPT_SIZE + 28)
 """Of an OPT record that holds nothing but a cookie: the client's, or both halves of ours."""
-_LABEL_MAX = 63
+LABEL_MAX: Final = 63
+"""Octets (RFC 1035, section 2.3.4)."""
+_DO = 0x80
 
 
 class Question(NamedTuple):
@@ -41,6 +43,17 @@ class Question(NamedTuple):
     """Data of the option; empty: there is none."""
     limit: int
     """Octets that the response may have."""
+
+    @property
+    def canonical(self) -> bytes:
+        """The question as it is in `norm`."""
+        return self.norm[HEAD : HEAD + len(self.question)]
+
+    @property
+    def shape(self) -> tuple[bytes, int]:
+        """What a response depends on beside the question: flags and counts; DO, -1 without EDNS."""
+        tail = self.norm[HEAD + len(self.question) :]
+        return self.norm[:HEAD], (tail[7] & _DO) if tail else -1
 
     @property
     def key(self) -> bytes:
@@ -103,7 +116,7 @@ def labels_of(name: bytes, apex: bytes) -> list[bytes]:
     at = 0
     while at < end:
         length = name[at]
-        if length > _LABEL_MAX:
+        if length > LABEL_MAX:
             return []
         at += 1
         labels.append(name[at : at + length])

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from discod.model.catalog import Catalog, Change
 from discod.model.endpoint import Alias, Endpoint, Host
-from resolver.hot.protocol import Services, aliased, unpack, unpack_hosts
+from resolver.hot.protocol import Row, Services, aliased, unpack, unpack_hosts
 
 T = TypeVar("T")
 
@@ -74,7 +74,10 @@ class Replica:
         if step.hosts is not None:
             self._hosts = MappingProxyType(unpack_hosts(step.hosts))
         self.ready, self.stale = step.ready, step.stale
-        endpoints: _Unpacked[Endpoint] = _Unpacked(self._packed, 0)
+        # Rows in place of endpoints: a zone reads them as `Offered`, until it is asked for a
+        # reverse name, and those questions are the daemon's.
+        rows: _Unpacked[Row] = _Unpacked(self._packed, 0)
+        endpoints = cast(Mapping[str, Mapping[str, Endpoint]], rows)
         aliases: _Unpacked[Alias] = _Unpacked(self._aliased, 1)
         self.catalog = Catalog(
             self._domain,

@@ -16,12 +16,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
-from discod.model.settings import DnsSettings
 from resolver.acl import Acl
 from resolver.answer import Outcome, Responder
-from resolver.cookies import Cookies
 from resolver.hot.loop import Loop
-from resolver.hot.memo import Memo
+from resolver.hot.memo import Memo, settle
 from resolver.hot.mmsg import Batch, address_of
 from resolver.hot.protocol import Config, Kind, Services, frames, read_config, read_services
 from resolver.hot.replica import Replica
@@ -150,15 +148,6 @@ class Worker:
 
     def _limited(self, packet: bytes, client: bytes, action: Action) -> Outcome:
         return self._responder.above_rate(packet, str(ip_address(client)), action, self._memo.now)
-
-
-def settle(memo: Memo, settings: DnsSettings, secrets: Sequence[bytes]) -> None:
-    """Put settings in force in a memory, which forgets everything."""
-    memo.clear()
-    memo.consul_names = settings.consul_names
-    memo.udp_size = settings.udp_size
-    memo.varied = settings.answer_limit > 0
-    memo.cookies = Cookies(secrets) if settings.cookies and secrets else None
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -47,9 +47,20 @@ class Transfer(Iterator[bytes]):
 
     def __init__(self, made: Iterator[bytes]) -> None:
         self._made = made
+        self._first: bytes | None = None
         self.ended = False
 
+    @property
+    def rcode(self) -> int:
+        """What becomes of the request: the rcode of the first message, which is made for that."""
+        if self._first is None:
+            self._first = next(self._made)
+        return self._first[3] & 15
+
     def __next__(self) -> bytes:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
         try:
             return next(self._made)
         except StopIteration:
@@ -103,7 +114,7 @@ class Transfers:
         """A response to the query that `verify` took, signed."""
         return signer.sign(response, self._wall())
 
-    def respond(self, packet: bytes, query: Query, client: str, transport: str) -> Iterator[bytes]:
+    def respond(self, packet: bytes, query: Query, client: str, transport: str) -> Transfer:
         """The response to a query of type AXFR or IXFR, message by message.
 
         Args:
@@ -115,19 +126,19 @@ class Transfers:
         kind = "axfr" if query.type == AXFR else "ixfr"
         if not self._acl.allows(client):
             self._count(kind, "refused")
-            return iter((self._error(query, REFUSED, PROHIBITED),))
+            return Transfer(iter((self._error(query, REFUSED, PROHIBITED),)))
         signer = self.verify(packet, query)
         if isinstance(signer, bytes):
             self._count(kind, "notauth")
-            return iter((signer,))
+            return Transfer(iter((signer,)))
         result, made = self._decide(packet, query, transport == "udp", signer)
         self._count(kind, result)
         if signer is not None:
             made = _signed(made, signer, self._wall)
+        transfer = Transfer(made)
         if result in ("whole", "incremental") and transport != "udp":
-            made = Transfer(made)
-            self._live.add(made)
-        return made
+            self._live.add(transfer)
+        return transfer
 
     @property
     def under_way(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import trio
@@ -25,7 +25,7 @@ from resolver.transfer.journal import serial_of
 from resolver.transfer.keys import Key, KeyFault, parse_keys
 from resolver.transfer.notifier import Notifier
 from resolver.transfer.publisher import Hidden, Publisher
-from resolver.transfer.respond import Transfers
+from resolver.transfer.respond import Transfer, Transfers
 from resolver.transfer.tsig import Signer
 from resolver.wire import Query
 
@@ -40,10 +40,17 @@ GAP_MOST = 1.0
 REST = 4.0
 """Times as long as the publishing took is the gap, up to `GAP_MOST`: a fifth of a processor goes
 into a large service that changes all the time."""
+SETTLE = 1.0
+"""Seconds that NOTIFY waits at most for those who answer the SOA queries that it causes: a worker
+that stands still is replaced sooner."""
 
 
 def _nothing_hidden() -> Hidden:
     return {}
+
+
+async def _at_once() -> None:
+    await trio.lowlevel.checkpoint()
 
 
 class TransferService:
@@ -89,6 +96,9 @@ class TransferService:
         self._notifier = Notifier((), zone.apex, None, metrics, rng)
         self._changed = trio.Event()
         self._told: int | None = None
+        self.settled: Callable[[], Awaitable[None]] = _at_once
+        """Waits until all answers are of the newest Catalog. A secondary that is told of a serial
+        asks for the SOA at once; answered with an older one, it would wait for its next refresh."""
         self._running = trio.CancelScope()
         self.configure(settings)
 
@@ -128,7 +138,7 @@ class TransferService:
             if self._publisher.behind:
                 self._changed.set()
 
-    def respond(self, packet: bytes, query: Query, client: str, transport: str) -> Iterator[bytes]:
+    def respond(self, packet: bytes, query: Query, client: str, transport: str) -> Transfer:
         """The response to a query of type AXFR or IXFR; `Transfers.respond`."""
         return self._transfers.respond(packet, query, client, transport)
 
@@ -163,6 +173,8 @@ class TransferService:
             took = await self._one(publisher)
             if publisher.changed != self._told:
                 self._told = publisher.changed
+                with trio.move_on_after(SETTLE):
+                    await self.settled()
                 self._notifier.changed(publisher.soa)
             await trio.sleep(min(max(GAP, REST * took), GAP_MOST))
 

@@ -65,7 +65,7 @@ def test_a_reload_names_what_it_cannot_change() -> None:
         before,
         store=StoreSettings(endpoints=("http://192.0.2.1:2379",)),
         announce=AnnounceSettings(docker="", drain=2.0, withdrawal_ttl=60.0, hint_port=1),
-        dns=replace(before.dns, domain="x.internal", udp_size=512),
+        dns=replace(before.dns, domain="x.internal", udp_size=512, workers=2),
     )
     assert needs_restart(before, after) == (
         "store",
@@ -73,6 +73,7 @@ def test_a_reload_names_what_it_cannot_change() -> None:
         "announce.hint_port",
         "announce.withdrawal_ttl",
         "dns.domain",
+        "dns.workers",
     )
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from discod.config import parse_config
-from discod.metrics import Metrics
+from discod.metrics import Durations, Metrics
+from resolver.hot.spawn import CONTROL_BUFFER, QUERIES_BUFFER
 from resolver.udp import BUFFER
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +125,10 @@ def test_the_sockets_serve_what_containers_are_told_to_ask() -> None:
 
 def test_the_buffers_are_what_the_resolver_asks_for() -> None:
     text = (DEPLOY / "sysctl-discod.conf").read_text()
-    assert re.findall(r"(?m)^([^#\n=]+) = (\d+)$", text) == [("net.core.rmem_max", str(BUFFER))]
+    assert dict(re.findall(r"(?m)^([^#\n=]+) = (\d+)$", text)) == {
+        "net.core.rmem_max": str(BUFFER),
+        "net.core.wmem_max": str(max(CONTROL_BUFFER, QUERIES_BUFFER)),
+    }
     assert unit("discod-dns.socket")["ReceiveBuffer"] == [f"{BUFFER >> 20}M"]
 
 
@@ -165,6 +169,8 @@ def samples() -> dict[str, set[str]]:
         for collector in collectors
         if hasattr(collector, "_labelnames")
     }
+    ours = [collector for collector in collectors if isinstance(collector, Durations)]
+    labels |= {collector._name: {collector.label} for collector in ours}
     for family in metrics.registry.collect():
         names = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
         for suffix in names.get(family.type, [""]):

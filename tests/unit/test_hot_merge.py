@@ -23,7 +23,7 @@ class Rig:
         self.metrics = Metrics()
         self.row = row
         self.merger = Merger(Counts(self.metrics, DOMAIN), self.metrics, DOMAIN)
-        self.reading = Reading(self.merger, row)
+        self.reading = Reading(self.merger, row.slots)
 
     def values(self) -> dict[tuple[str, ...], float]:
         """All counters of DNS that are not zero, by name and label values."""
@@ -140,6 +140,6 @@ def test_the_next_workers_row_begins_at_zero(rig: Rig) -> None:
     row = Shared(fd)
     os.close(fd)
     row.slots[slot] = 2
-    Reading(rig.merger, row).merge()
+    Reading(rig.merger, row.slots).merge()
     row.close()
     assert rig.values()["responses_total", "NOERROR"] == 7

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discod.model.catalog import Catalog, Change
-from discod.model.endpoint import Alias, Endpoint, Host, Producer
+from discod.model.endpoint import Alias, Endpoint, Host
 from discod.model.schema import encode_endpoint
 from discod.model.settings import DnsSettings
 from resolver.hot import protocol
 from resolver.hot.protocol import (
     Config,
     Kind,
+    Row,
     Services,
     frames,
     read_config,
@@ -33,9 +34,9 @@ from tests.resolving import HOSTS, KEYS, NAMED, OWN, WEB, endpoint, items, state
 CONFIG = Config(DnsSettings(), OWN, (b"s" * 16,))
 
 
-def kept(made: Endpoint) -> Endpoint:
-    """What of an endpoint a worker gets to know."""
-    return replace(made, container="", container_name="", producer=Producer.FOREIGN, since=0.0)
+def kept(endpoint: Endpoint) -> Row:
+    """What a worker is told of an endpoint."""
+    return Row(*(getattr(endpoint, name) for name in Row._fields))
 
 
 def contents(catalog: Catalog) -> dict[str, Any]:

@@ -110,3 +110,20 @@ async def test_signs_of_life_tell_how_far(autojump_clock: MockClock) -> None:
         assert trio.current_time() - start == pytest.approx(PROGRESS_INTERVAL)
         assert await anext(watch) == Delta(2)
         assert trio.current_time() - start == pytest.approx(2 * PROGRESS_INTERVAL)
+
+
+async def test_a_process_that_stood_still_loses_no_lease(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_memory_store() as store:
+        kept = await store.grant(10)
+        await store.commit([Put("/k", b"v", kept)])
+        await trio.sleep(4.5)
+        autojump_clock.jump(60)  # nothing runs meanwhile
+        assert len((await store.snapshot(["/k"])).items) == 1
+        await trio.sleep(4.4)  # what was left of it is left
+        assert await store.renew(kept) == 10
+        await trio.sleep(10.1)
+        assert not (await store.snapshot(["/k"])).items, "it ends all the same when not renewed"
+        with pytest.raises(LeaseNotFound):
+            await store.renew(kept)
