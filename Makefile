@@ -3,11 +3,11 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 ARGS ?=
-BENCHMARKS := $(basename $(notdir $(shell grep -l '^if __name__' benchmarks/*.py)))
+BENCHMARKS := $(filter-out __main__,$(basename $(notdir $(shell grep -l "^if __name__" benchmarks/*.py))))
 SHELL_SCRIPTS := $(filter-out %.py %__pycache__,$(wildcard scripts/*)) .ci/run $(wildcard deploy/*.sh)
 
 .NOTPARALLEL:
-.PHONY: help run test check lint format demo bench docs lock clean env-run env-dev packages
+.PHONY: help run test check lint format demo bench fuzz-dns docs lock clean env-run env-dev env-fuzz packages
 
 help: ## List the targets
 	@sed -n 's/^\([a-z%-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | \
@@ -42,6 +42,9 @@ bench: env-run packages ## All benchmarks in short form; results in build/bench/
 bench-%: env-run packages ## One benchmark, e.g. make bench-failover
 	@exec $(PY) -m benchmarks.$(subst -,_,$*) $(ARGS)
 
+fuzz-dns: env-fuzz ## Coverage-guided fuzzing of DNS; e.g. ARGS="query -max_total_time=600"
+	$(PY) -m tests.fuzz $(or $(ARGS),-max_total_time=60)
+
 docs: env-dev ## Write docs/metrics.md anew from the code
 	$(PY) scripts/metrics_table.py docs/metrics.md
 
@@ -57,6 +60,9 @@ env-run:
 
 env-dev:
 	@scripts/venv $(VENV) dev
+
+env-fuzz: env-dev
+	@scripts/venv $(VENV) fuzz
 
 # Without root the lab cannot run: pytest then says what it leaves out (and fails under CI).
 packages:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import pkgutil
+from pathlib import Path
 
-import benchmarks
 from benchmarks.results import need_lab
 
 
 def names() -> list[str]:
-    """Modules of this package that are benchmarks: those with a `main` that takes arguments."""
-    found = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
-    return [name for name in sorted(found) if name not in ("__main__", "results")]
+    """Modules of this package that are benchmarks: those that can be run (as in the Makefile)."""
+    folder = Path(__file__).parent
+    runs = [path.stem for path in folder.glob("*.py") if "\nif __name__" in path.read_text()]
+    return sorted(name for name in runs if name != "__main__")
 
 
 def main() -> None:

@@ -33,6 +33,11 @@ PROGRAMS = {
     "dockerd": ("dockerd", "--version"),
     "etcd": ("etcd", "--version"),
     "dig": ("dig", "-v"),
+    "nsd": ("nsd", "-v"),
+    "knot": ("knotd", "-V"),
+    "bind": ("named", "-v"),
+    "gdnsd": ("dpkg-query", "-W", "-f", "${Version}", "gdnsd"),  # it does not say itself
+    "dnsmasq": ("dnsmasq", "-v"),
 }
 
 
@@ -98,13 +103,24 @@ def machine() -> dict[str, str | int]:
     return facts
 
 
-def report(name: str, title: str, rows: Sequence[Row], notes: Sequence[str] = ()) -> Path:
-    """Print the table and write ``build/bench/<name>.json``; returns that path."""
+def report(
+    name: str,
+    title: str,
+    rows: Sequence[Row],
+    notes: Sequence[str] = (),
+    *,
+    tables: Sequence[Table] = (),
+) -> Path:
+    """Print the table and write ``build/bench/<name>.json``; returns that path.
+
+    Where there are more rows than a person reads, `tables` are printed in their stead.
+    """
     facts = machine()
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 110
-    console.print(table(title, rows))
+    for shown in tables or (table(title, rows),):
+        console.print(shown)
     for note in notes:
         console.print(f"[dim]{note}[/]")
     console.print(

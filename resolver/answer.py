@@ -27,6 +27,7 @@ from resolver.record import (
     OPT,
     REFUSED,
     SERVFAIL,
+    TKEY,
     TSIG,
     Answer,
 )
@@ -49,8 +50,7 @@ KEEPALIVE: Final = 11
 """Option code of edns-tcp-keepalive (RFC 7828)."""
 RECORD_MIN: Final = 16
 """Octets of the smallest record: an address whose owner is a pointer."""
-_TKEY = 249
-_NEVER_ASKED = frozenset({OPT, _TKEY, TSIG})
+_NEVER_ASKED = frozenset({OPT, TKEY, TSIG})
 """Parts of messages that no zone holds: who asks for them made no query."""
 _SIGNATURE_MORE = 70
 """Octets by which our TSIG may be longer than the client's: a whole digest for a shortened one, and

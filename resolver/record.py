@@ -29,6 +29,7 @@ SRV: Final = 33
 OPT: Final = 41
 SVCB: Final = 64
 HTTPS: Final = 65
+TKEY: Final = 249
 TSIG: Final = 250
 IXFR: Final = 251
 AXFR: Final = 252

@@ -26,7 +26,7 @@ from resolver.answer import Outcome
 from resolver.cookies import Cookies, Verdict
 from resolver.hot.draws import Draws, Frame
 from resolver.hot.entry import DRAW_OCTETS, ENTRY_OCTETS, OCTETS_MAX, SILENT, Entry, Found
-from resolver.hot.negative import Negative, serial_at
+from resolver.hot.negative import NO_DATA, Negative, serial_at
 from resolver.hot.question import HEAD, Question, labels_of, read
 from resolver.hot.slots import TYPES, kind
 from resolver.record import ANY, NOERROR, NXDOMAIN, SOA, Name, name_wire
@@ -369,7 +369,7 @@ class Memo:
         self, question: Question, labels: Sequence[bytes], client: bytes
     ) -> Found | None:
         """NXDOMAIN for a name below no service; None: it may exist."""
-        if not labels:
+        if not labels or question.type in NO_DATA:
             return None
         last = labels[-1]
         if last in self.labels or last in self._subtrees:

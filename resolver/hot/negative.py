@@ -15,7 +15,7 @@ from resolver.answer import Outcome
 from resolver.hot.entry import Found
 from resolver.hot.question import HEAD, LABEL_MAX, Question
 from resolver.hot.slots import TYPES, kind
-from resolver.record import NXDOMAIN
+from resolver.record import AXFR, IXFR, NXDOMAIN, OPT, TKEY, TSIG
 
 _HEADER: Final = 12
 _ANYBODY: Final = b"\xff\xff"
@@ -24,6 +24,10 @@ _ANYBODY: Final = b"\xff\xff"
 ONE_LABEL_KINDS: Final = 64
 """Kinds of query (flags, size offered) for which there is the short way; there are about six."""
 
+NO_DATA: Final = frozenset({OPT, TKEY, TSIG, IXFR, AXFR})
+"""Types that are no question for data: what they get does not depend on the name."""
+
+_NO_DATA = frozenset(type_.to_bytes(2, "big") for type_ in NO_DATA)
 _KINDS = {type_.to_bytes(2, "big"): kind(type_, NXDOMAIN, False) for type_ in TYPES}
 _OTHER = kind(-1, NXDOMAIN, False)
 _Parts = tuple[bytes, bytes, bytes]
@@ -93,7 +97,8 @@ class Negative:
             return None
         known = self._one_label.get(key[:HEAD] + key[end:])
         label = key[HEAD + 1 : at].lower()
-        if known is None or label[:1] == b"_" or len(label) > LABEL_MAX:
+        type_ = key[end - 4 : end - 2]
+        if known is None or label[:1] == b"_" or len(label) > LABEL_MAX or type_ in _NO_DATA:
             return None
         for labels in taken:
             if label in labels:
@@ -103,7 +108,7 @@ class Negative:
         body = b"".join((head, key[HEAD:end], pointer, before, self.serial, after))
         if len(body) + 2 > limit:
             return None
-        return 0, len(body), _KINDS.get(key[end - 4 : end - 2], _OTHER), body
+        return 0, len(body), _KINDS.get(type_, _OTHER), body
 
     def _learn(self, question: Question, pointer: bytes, rcode: int) -> _Parts | None:
         norm = question.norm

@@ -25,6 +25,8 @@ Config = Mapping[str, Mapping[str, Value]]
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "discod")
+WORKER = b"resolver.hot"
+"""In the command line of a worker process."""
 AUTOGROUP_NICE = -10
 """What the unit's CPUWeight=1000 amounts to (ten times the usual share) where no systemd puts each
 service into a control group: the kernel shares the processors out by sessions then (sched(7),
@@ -62,6 +64,22 @@ def until(
         if time.monotonic() >= end:
             raise AssertionError(f"not within {deadline} s: {what or fits}; last: {value!r}")
         time.sleep(step)
+
+
+def children(pid: int) -> list[int]:
+    """The worker processes of the daemon `pid`, in the order of their ids."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            state, parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+            command = (entry / "cmdline").read_bytes()
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(parent) == pid and state != "Z" and WORKER in command:
+            found.append(int(entry.name))
+    return sorted(found)
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -21,8 +21,24 @@ PLACEHOLDER = "cmVwbGFjZSB0aGlzIGJ5IGEgc2VjcmV0IG9mIHlvdXI="
 PROGRAMS = {"bind": "named", "nsd": "nsd", "knot": "knotd"}
 
 
+WITHOUT_KEY = {
+    "bind": (
+        (r'key "discod-transfer" \{[^}]*\};', ""),
+        (r'( port \d+) key "discod-transfer";', r"\1;"),
+        (r'key "discod-transfer";', "any;"),
+    ),
+    "nsd": ((r"\nkey:\n(    .*\n)+", "\n"), (r" discod-transfer\n", " NOKEY\n")),
+    "knot": (
+        (r"\nkey:\n(  .*\n)+", "\n"),
+        (r"    key: discod-transfer\n    action", "    address: 127.0.0.0/8\n    action"),
+        (r"    key: discod-transfer\n", ""),
+    ),
+}
+"""What an operator who wants no TSIG would change."""
+
+
 def snippet(name: str, primaries: Sequence[int], secret: str) -> str:
-    """A file of `deploy/` for primaries on these two ports of loopback."""
+    """A file of `deploy/` for primaries on these two ports of loopback; no `secret`: no TSIG."""
     text = (DEPLOY / f"{name}-secondary.conf").read_text()
     assert text.count(PLACEHOLDER) == 1
     text = text.replace(PLACEHOLDER, secret)
@@ -32,6 +48,9 @@ def snippet(name: str, primaries: Sequence[int], secret: str) -> str:
         else:
             text, count = re.subn(rf"10\.0\.0\.{number}@53\b", f"127.0.0.1@{port}", text)
         assert count == 1, (name, number)
+    for pattern, instead in WITHOUT_KEY[name] if not secret else ():
+        text, count = re.subn(pattern, instead, text)
+        assert count, (name, pattern)
     return text
 
 

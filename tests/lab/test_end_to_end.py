@@ -200,6 +200,65 @@ def test_static_service_and_announce() -> None:
         assert host.dig("primary.db") == [host.leg.ipv4]
 
 
+def test_what_a_container_says_of_its_answers(one: Lab) -> None:
+    host = one.hosts[0]
+    labels = offer("said", ttl="30", alpn="h2,http/1.1", prefer="local")
+    box = host.engine.box("said", labels)
+    until(lambda: host.dig("said") == [box.ipv4])
+    four, _ = host.discod.api("/v1/services/said")["up"]
+    assert (four["ttl"], four["alpn"], four["prefer"]) == (30, ["h2", "http/1.1"], "local")
+    stored = json.loads(one.etcdctl("get", "--print-value-only", record("said", four["instance"])))
+    assert stored["ttl"] == 1
+    assert stored["discod"]["ttl"] == 30
+    wrong = host.engine.box("wrong", offer("wrong", ttl="30s", prefer="near"))
+    text = json.dumps(host.discod.api(f"/v1/explain?q={wrong.name}"))
+    assert "discod.ttl = '30s'" in text
+    assert "discod.prefer = 'near'" in text
+
+
+def record(service: str, instance: str) -> str:
+    return f"/skydns/internal/discod/{service}/{instance}"
+
+
+def test_aliases_are_announced_kept_and_taken_back() -> None:
+    """From the configuration to the store, over a restart and a stranger's hand, to a reload."""
+    tail = '[announce.aliases]\nsearch = "www.example.com"\ndb = "postgres"\n'
+    with Lab(1, tail=tail) as lab:
+        host = lab.hosts[0]
+        key = record("search", "a-alias-0")
+
+        def stored() -> dict[str, object]:
+            value = lab.etcdctl("get", "--print-value-only", key)
+            return json.loads(value) if value.strip() else {}
+
+        def target(name: str) -> str | None:
+            rows = host.discod.api("/v1/services")["services"]
+            return next((row["alias"] for row in rows if row["name"] == name), None)
+
+        until(lambda: target("search") == "www.example.com", what="the alias in the Catalog")
+        assert target("db") == f"postgres.{DOMAIN}"
+        until(lambda: host.dig("search", "CNAME") == ["www.example.com."], what="the CNAME")
+        value = stored()
+        assert (value["host"], value["ttl"]) == ("www.example.com", 1)  # what CoreDNS reads
+        verdict = host.discod.api("/v1/explain?q=search")["verdict"]
+        assert verdict.startswith("search is in DNS: search/a-alias-0, alias of www.example.com")
+
+        lab.etcdctl("del", key)
+        until(lambda: stored() == value, what="a deleted alias is back")
+
+        host.discod.terminate()
+        assert stored() == value
+        host.discod.start()
+        until(lambda: target("search") == "www.example.com")
+        assert {**stored(), "discod": {}} == {**value, "discod": {}}
+
+        host.discod.tail = tail.replace("search", "find")
+        host.discod.write()
+        host.discod.reload()
+        until(lambda: (target("search"), target("find")) == (None, "www.example.com"))
+        until(lambda: stored() == {}, what="the old alias gone from the store")
+
+
 def test_policy_and_required_label() -> None:
     config: Config = {"announce": {"deny": ["secret*"], "require_label": True}}
     with Lab(1, etcd=False, config=config) as lab:

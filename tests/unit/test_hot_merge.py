@@ -73,7 +73,10 @@ def rig() -> Iterator[Rig]:
             {("requests_total", DOMAIN, "udp", "A"), ("responses_total", "other")},
         ),
         (slots.SILENT_PACKETS, {("malformed_total", "udp")}),
-        (slots.RATE_DROPPED, {("rate_limited_total", "drop")}),
+        (
+            slots.RATE_DROPPED,
+            {("rate_limited_total", "drop"), ("requests_total", DOMAIN, "udp", "other")},
+        ),
         (slots.RATE_SLIPPED, {("rate_limited_total", "slip")}),
         (slots.COOKIES_VALID, {("cookies_total", "valid")}),
         (slots.COOKIES_NEW, {("cookies_total", "new")}),
