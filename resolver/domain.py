@@ -20,7 +20,7 @@ from resolver.record import RR, Name, cname, fits
 from resolver.rrset import EMPTY, Node
 from resolver.service import ServiceNames
 
-COMPILED_MAX = 20_000
+COMPILED_MAX = 5_000
 """Endpoints of compiled services kept (about 1 KB each); beyond it the oldest service goes."""
 
 

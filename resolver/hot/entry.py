@@ -13,7 +13,7 @@ from typing import Final
 
 from resolver.hot.draws import Draws
 
-OCTETS_MAX: Final = 32 * 1024 * 1024
+OCTETS_MAX: Final = 20 * 1024 * 1024
 """Octets of all answers remembered, with what they take beside; beyond it the oldest go."""
 ENTRY_OCTETS: Final = 900
 DRAW_OCTETS: Final = 200

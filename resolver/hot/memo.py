@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from discod.model.settings import DnsSettings
-from resolver.answer import Outcome
+from resolver.answer import RECORD_MIN, Outcome
 from resolver.cookies import Cookies, Verdict
 from resolver.hot.draws import Draws, Frame
 from resolver.hot.entry import DRAW_OCTETS, ENTRY_OCTETS, OCTETS_MAX, SILENT, Entry, Found
@@ -269,6 +269,8 @@ class Memo:
                     slot = kind(question.type, NOERROR, False)
                     entry = Entry(question.norm, self._depends(labels), slot)
                     return self._remember(entry, body)
+            if records and len(records) * RECORD_MIN > question.limit:
+                records = None  # not all of it will be in the answer
             if records and frame is not None:
                 draws = Draws(frame, question.canonical, name, records, self._rng)
                 if draws.size <= question.limit:

@@ -123,8 +123,12 @@ class Cluster:
             lambda: all(self._range(key).get("count") for key in hosts), what="the hosts' records"
         )
         self.revision = int(self._range(hosts[0])["header"]["revision"])
-        serials = [lambda p=p: p.discod.metrics()["discod_dns_serial"] for p in self.primaries]
-        until(lambda: all(serial() == self.revision for serial in serials), what="the same serial")
+        until(
+            lambda: (
+                {p.discod.metrics()["discod_dns_serial"] for p in self.primaries} == {self.revision}
+            ),
+            what="the same serial at every host",
+        )
 
     def count(self, kind: str, result: str) -> int:
         """Transfers given by all primaries."""

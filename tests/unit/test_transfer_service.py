@@ -108,6 +108,27 @@ async def test_a_change_is_published_and_told_at_once(
     assert rig.value("discod_dns_transfers_total", kind="ixfr", result="incremental") == 2
 
 
+@pytest.mark.parametrize(("takes", "told"), [(0.25, 0.25), (60.0, service.SETTLE)])
+async def test_nobody_is_told_before_answers_are_settled(
+    autojump_clock: trio.testing.MockClock, takes: float, told: float
+) -> None:
+    """Nor is the waiting endless."""
+    rig = Rig(TransferSettings(allow=ALLOW, notify=NOTIFY))
+
+    async def settled() -> None:
+        await trio.sleep(takes)
+
+    rig.service.settled = settled
+    async with running(rig):
+        rig.start()
+        await trio.sleep(told - 0.01)
+        assert serials(rig.network, ONE) == []
+        rig.apply(put(*PUBLISHED), 8)  # meanwhile
+        await trio.sleep(5)
+        assert serials(rig.network, ONE) == [7, 8]
+        assert rig.network.times(ONE)[0] == pytest.approx(told)
+
+
 async def test_what_changes_nothing_is_told_to_nobody(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
