@@ -1,18 +1,18 @@
 """Answers remembered by the octets of their questions.
 
-Rule: whatever is answered from memory is, octet for octet, something that the responder said to
-the same question, as long as none of what it was made from has changed; a test compares the two.
+Rule: whatever is answered from memory is, octet for octet, something that the responder says or
+could have said to the same question at that moment; a test compares the two.
 What is odd in any way is not remembered, and what is not the responder's at all is handed to the
 daemon.
 
 Three tiers. The packet behind its id is the key of the first: a look-up gives the next of several
 answers, drawn in different orders, so that rotation costs nothing. The second is the same map,
 asked with the name in lower case and without a cookie (RFC 4343, RFC 7873): the case of the
-question and the cookie are put into the answer found. The third is the responder itself. Names that
-do not exist are never remembered, since anybody can think of more of them; their answers are put
-together from that of another such name.
-
-A key is forgotten when a service changes that any label of its name could mean. Pure.
+question and the cookie are put into the answer found. The third makes an answer from the zone's
+records, in the frame of one of the responder's, or has the responder answer where that cannot be
+done. Names that do not exist are never remembered, since anybody can think of more of them; their
+answers are put together from that of another such name. A key is forgotten when a service changes
+that any label of its name could mean. Pure.
 """
 
 from __future__ import annotations

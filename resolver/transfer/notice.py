@@ -88,7 +88,10 @@ class Notice:
     def done(self, rcode: int) -> str:
         """The secondary answered the last message; the answer ends it, whatever it says.
 
+        Unless there is a newer serial by now: then the answer is about an older one.
+
         Returns: ``ok`` or ``refused``.
         """
-        self._due = NEVER
+        if self.tries:
+            self._due = NEVER
         return "ok" if rcode == NOERROR else "refused"

@@ -111,6 +111,19 @@ def test_again_with_growing_pauses() -> None:
     assert one.due - now <= notice.FIRST and one.tries == 1
 
 
+def test_an_answer_about_an_older_serial_ends_nothing() -> None:
+    """It may have come, unread as yet, before the change did."""
+    one = Notice(random.Random(1))
+    one.changed(10.0)
+    one.sent(10.0)
+    one.changed(10.01)
+    assert one.done(0) == "ok"
+    assert one.due == 10.0 + notice.GAP
+    one.sent(one.due)
+    one.done(0)
+    assert one.due == NEVER
+
+
 @pytest.mark.parametrize(("rcode", "result"), [(0, "ok"), (4, "refused"), (5, "refused")])
 def test_an_answer_ends_it_whatever_it_says(rcode: int, result: str) -> None:
     one = Notice(random.Random(1))
