@@ -18,8 +18,8 @@ import socket
 from typing import Final
 
 SIZE: Final = 128
-"""Datagrams of one batch (measured once: 8 gave 128k, 64 141k, 256 163k answers a second; but a full
-batch is also what a query may have to wait for, here less than a millisecond)."""
+"""Datagrams of one batch (measured once: 8 gave 128k, 64 141k, 256 163k answers a second; but a
+full batch is also what a query may have to wait for, here less than a millisecond)."""
 RECEIVE_MAX: Final = 2048
 """Octets of a query; a longer one is none."""
 SEND_MAX: Final = 4608
