@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from itertools import permutations
-from math import factorial, log
+from math import log
 from typing import Final, NamedTuple
 
 from resolver.encode import Owners, encode_record
 from resolver.record import Name
 from resolver.rrset import Record
 
-ALL_ORDERS_OF: Final = 3
-"""Records, at most, of which every order is drawn, once each, where all weigh the same."""
+ROTATED_MAX: Final = 4
+"""Records, at most, that are rotated instead of drawn, where all weigh the same: each is first, and
+second, as often as the others, and half as many answers have to stay in the processor's caches as
+if every order were kept (it is their misses that an answer from memory costs)."""
 
 _QUESTION_AND_NOTHING = b"\0\1"
 
@@ -81,14 +82,15 @@ class Draws:
         self._even = self._ranks is None and len(set(exponents)) == 1
         self._exponents = exponents
         self._left: list[tuple[int, ...]] | None = None
-        if self._even and count <= ALL_ORDERS_OF:
-            self._left = list(permutations(range(count)))
-            rng.shuffle(self._left)
+        if self._even and count <= ROTATED_MAX:
+            order = list(range(count))
+            rng.shuffle(order)
+            self._left = [(*order[i:], *order[:i]) for i in range(count)]
 
     @property
     def orders(self) -> int:
         """How many draws there are, all different; 0: they are without end."""
-        return factorial(len(self._answers)) if self._left is not None else 0
+        return len(self._answers) if self._left is not None else 0
 
     @property
     def size(self) -> int:
