@@ -234,7 +234,7 @@ def test_a_few_take_turns_exactly() -> None:
             assert found is not None
             seen[found[3]] += 1
         assert len(seen) == 3
-        assert max(seen.values()) - min(seen.values()) <= 3  # the first ones came alone
+        assert max(seen.values()) - min(seen.values()) <= 4  # the first ones came alone
         firsts = {str(read(b"\0\0" + body).rr[0].rdata) for body in seen}
         assert len(firsts) == 3
         for body in seen:
