@@ -26,6 +26,7 @@ from discod.model.settings import DnsSettings, ListenAddress
 from resolver import encode, secret_file, shown, udp
 from resolver.answer import Outcome, Responder, Transport
 from resolver.counts import Counts
+from resolver.faults import Faults
 from resolver.forwarding import upstreams
 from resolver.forwarding.chase import compose
 from resolver.forwarding.forwarder import Forwarder
@@ -43,9 +44,6 @@ from resolver.transfer.service import TransferService
 from resolver.zone import Zone
 
 log = logging.getLogger(__name__)
-
-FAULT_LOG_EVERY = 10.0
-"""Seconds between two reports of a fault of our own, whatever comes in meanwhile."""
 
 _FIXED = ("listen", "tls_listen", "domain", "workers")
 """Settings that need a restart."""
@@ -108,7 +106,7 @@ class Resolver:
             metrics.before_exposition(Reading(merger, row).merge)
         self._tcp = TcpServer(self._handle, self._relay, self._counts.connections)
         self._tcp.recall = self._recall
-        self._fault_logged = float("-inf")
+        self._faults = Faults()
         if settings.tls_listen:
             self._tcp.tls = tls_context(settings.tls_cert, settings.tls_key)
         self._configure(settings)
@@ -250,7 +248,7 @@ class Resolver:
         try:
             outcome = self._responder.respond(packet, client, transport, time.time())
         except Exception:  # noqa: BLE001 - a fault of ours over one packet must not end the service
-            self._report_fault(packet, client)
+            self._faults.report(packet, client)
             return None
         self._counts.query(outcome, transport)
         if outcome.forward or outcome.answer is not None:
@@ -304,15 +302,6 @@ class Resolver:
         return encode.add_options(
             relayed.packet, outcome.options, outcome.limit + room, outcome.padded
         )
-
-    def _report_fault(self, packet: bytes, client: str) -> None:
-        now = time.monotonic()
-        if now - self._fault_logged >= FAULT_LOG_EVERY:
-            self._fault_logged = now
-            log.exception(
-                "query failed by a fault of discod",
-                extra=fields(client=client, packet=packet[:150].hex()),
-            )
 
 
 def _served(listener: socket.socket) -> trio.SocketListener:

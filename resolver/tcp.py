@@ -155,33 +155,30 @@ class TcpServer(Generic[Q]):
     ) -> bool:
         """Take the whole messages out of `buffer`; False: the client talks something else."""
         data = bytes(buffer)
-        size = len(data)
         at = 0
-        while size - at >= 2 and at + 2 + int.from_bytes(data[at : at + 2], "big") <= size:
-            out: list[bytes] = []
+        out: list[bytes] = []
+        while True:
             at = self._from_memory(connection, data, at, out)
+            end = _end(data, at)
             response: bytes | Iterator[bytes] | Q | None = b""
-            octets = 0
-            while len(out) < FLUSH_PARTS and octets < FLUSH_OCTETS and size - at >= 2:
-                end = at + 2 + int.from_bytes(data[at : at + 2], "big")
-                if end > size:
-                    break
+            if end and len(out) < FLUSH_PARTS and sum(map(len, out)) < FLUSH_OCTETS:
                 response = self._handle(data[at + 2 : end], connection.client, connection.transport)
                 at = end
-                if not isinstance(response, bytes):
-                    break
-                out += (len(response).to_bytes(2, "big"), response)
-                octets += len(response)
-                if self.recall is not None:
-                    break  # what follows may be remembered
-            self._touch(connection)
+                if isinstance(response, bytes):
+                    out += (len(response).to_bytes(2, "big"), response)
+                    continue
+            if at:
+                self._touch(connection)
             await self._send(connection, out)
+            out = []
             if response is None:
                 return False
             if not isinstance(response, bytes):
                 await connection.slots.acquire()
                 connection.in_flight += 1
                 nursery.start_soon(self._later, connection, response)
+            if not end:
+                break
         del buffer[:at]
         if at:
             self._touch(connection)  # sending may have taken its time
@@ -196,12 +193,8 @@ class TcpServer(Generic[Q]):
         start = time.perf_counter_ns()
         get = recall.memo.answers.get
         kinds: list[int] = []
-        size = len(data)
         octets = 0
-        while size - at >= 4 and len(out) < FLUSH_PARTS and octets < FLUSH_OCTETS:
-            end = at + 2 + int.from_bytes(data[at : at + 2], "big")
-            if end > size:
-                break
+        while len(out) < FLUSH_PARTS and octets < FLUSH_OCTETS and (end := _end(data, at)):
             key = data[at + 4 : end]
             answers = get(key)
             if answers is None or (found := next(answers, None)) is None:
@@ -256,6 +249,12 @@ class TcpServer(Generic[Q]):
                 await connection.stream.send_all(b"".join(parts))
         if deadline.cancelled_caught:
             connection.scope.cancel()  # half a response may be out: nothing can follow it
+
+
+def _end(data: bytes, at: int) -> int:
+    """Where the message that begins at `at` ends; 0 when it is not whole."""
+    end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+    return end if at + 2 <= len(data) and end <= len(data) else 0
 
 
 def _peer(stream: trio.SocketStream) -> str:

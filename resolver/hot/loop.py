@@ -7,7 +7,6 @@ never waits but for the kernel to have something for it.
 
 from __future__ import annotations
 
-import logging
 import select
 import socket
 import time
@@ -15,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from discod.log import fields
+from resolver.faults import Faults
 from resolver.hot.entry import SILENT, Found
 from resolver.hot.memo import Memo
 from resolver.hot.mmsg import Batch
@@ -40,13 +39,9 @@ from resolver.hot.slots import (
 )
 from resolver.rrl import Limiter
 
-log = logging.getLogger(__name__)
-
 DELEGATED_REFUSED_MAX: Final = 1000
 """Queries a second of clients that are not allowed which the daemon is asked to refuse; more are
 dropped, so that they cannot keep it busy."""
-FAULT_LOG_EVERY: Final = 10.0
-"""Seconds between two reports of a fault of our own."""
 CLIENTS_MAX: Final = 65536
 """Clients remembered as allowed; when there are more, all are looked at again."""
 
@@ -84,7 +79,8 @@ class Loop:
         self._clients: set[bytes] = set()
         self._denied: set[bytes] = set()
         self._denied_left = 0
-        self._fault_logged = float("-inf")
+        self._over: frozenset[bytes] = frozenset()  # clients of this batch that may be above
+        self._faults = Faults()
         self.limiter: Limiter | None = None
         self.serving = False
         """Whether to look at the sockets."""
@@ -151,8 +147,9 @@ class Loop:
         if not self._clients.issuperset(clients):
             self._admit(clients)
             checked = checked or not self._clients.issuperset(clients)
-        if self.limiter is not None and not checked:
-            checked = not self._within_rate(self.limiter, clients)
+        if self.limiter is not None:
+            self._over = self._above_rate(self.limiter, clients)
+            checked = checked or bool(self._over)
         get = self._memo.answers.get
         pieces = batch.pieces
         answer: Found | None
@@ -204,7 +201,7 @@ class Loop:
         try:
             answer = self._memo.find(key, client)
         except Exception:  # noqa: BLE001 - a fault of ours over one packet must not end the service
-            self._report_fault(key)
+            self._faults.report(key)
             answer = None
         if answer is None:
             self._delegate(slot, index, batch, key)
@@ -231,10 +228,11 @@ class Loop:
         for client in set(clients) - self._clients:
             (self._clients if self._allowed(client) else self._denied).add(client)
 
-    def _within_rate(self, limiter: Limiter, clients: Sequence[bytes]) -> bool:
-        """Count a whole batch, if none of its clients comes above the rate by it."""
+    def _above_rate(self, limiter: Limiter, clients: Sequence[bytes]) -> frozenset[bytes]:
+        """Count a whole batch, but for the clients that come above the rate by it: these."""
         now = self._memo.now
-        return all(limiter.take(client, n, now) for client, n in Counter(clients).items())
+        counted = Counter(clients).items()
+        return frozenset([client for client, n in counted if not limiter.take(client, n, now)])
 
     def _stop(self, slot: int, index: int, batch: Batch, client: bytes, key: bytes) -> Found | None:
         """What becomes of a query that is not to be answered as usual; None: it is."""
@@ -248,7 +246,7 @@ class Loop:
             else:
                 self._slots[OVERFLOW] += 1
             return SILENT
-        if self.limiter is None:
+        if self.limiter is None or client not in self._over:
             return None
         action = self.limiter.verdict(client, self._memo.now)
         if action == "pass":
@@ -257,9 +255,3 @@ class Loop:
         if answer is not None:
             self._slots[RATE_DROPPED if action == "drop" else RATE_SLIPPED] += 1
         return answer
-
-    def _report_fault(self, key: bytes) -> None:
-        now = time.monotonic()
-        if now - self._fault_logged >= FAULT_LOG_EVERY:
-            self._fault_logged = now
-            log.exception("query failed by a fault of discod", extra=fields(packet=key[:150].hex()))

@@ -192,9 +192,7 @@ class Memo:
     def _of_another_form(self, question: Question, client: bytes) -> Found | None:
         """By the usual form of the question; then with its own case, and a cookie."""
         option = b""
-        if question.cookie:
-            if self.cookies is None:
-                return self._whole(question, client)
+        if question.cookie and self.cookies is not None:
             verdict, reply = self.cookies.answer(question.cookie, client, self.now)
             self.verdicts[verdict] += 1
             option = b"\0\x1c\0\x0a\0\x18" + reply
@@ -217,7 +215,7 @@ class Memo:
         return 0, len(body), found[2], body
 
     def _whole(self, question: Question, client: bytes) -> Found | None:
-        """Straight from the responder, for a cookie that does not fit or is not spoken."""
+        """Straight from the responder, for a cookie that does not fit."""
         outcome = self._ask(b"\0\0" + question.key, client)
         if outcome is None or outcome.packet is None:
             return None

@@ -46,7 +46,7 @@ class Negative:
         self._ask = ask
         self._apex = apex
         self._one_label: dict[bytes, tuple[_Parts, int]] = {}
-        self._parts: dict[tuple[tuple[bytes, int], int], _Parts | None] = {}
+        self._parts: dict[tuple[tuple[bytes, int], int], _Parts] = {}
         self.serial = b"\0\0\0\0"
         """Of the SOA."""
 
@@ -65,12 +65,14 @@ class Negative:
         """
         key = question.shape, rcode
         pointer = (0xC000 | _HEADER + below).to_bytes(2, "big")
-        if key in self._parts:
-            parts = self._parts[key]
-        else:
-            parts = self._parts[key] = self._learn(question, pointer, rcode)
+        parts = self._parts.get(key)
         if parts is None:
-            return None
+            # What cannot be learnt from (a name too long for the answer) is not remembered: the
+            # next question of its kind may do.
+            parts = self._learn(question, pointer, rcode)
+            if parts is None:
+                return None
+            self._parts[key] = parts
         head, before, after = parts
         body = b"".join((head, question.question, pointer, before, self.serial, after))
         if len(body) + 2 > question.limit:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from discod.model.catalog import Catalog, Change
 from discod.model.settings import DnsSettings
 from resolver.acl import Acl, packed
 from resolver.answer import Outcome, Responder, Transport
+from resolver.faults import Faults
 from resolver.hot.entry import Found
 from resolver.hot.memo import Memo, settle
 from resolver.hot.mmsg import address_of
@@ -30,7 +30,7 @@ from resolver.rrl import Action
 from resolver.zone import Zone
 
 OCTETS_MAX: Final = 8 * 1024 * 1024
-"""Of memory, a quarter of a worker's: few clients come over TCP, and they ask for little."""
+"""Of memory, less than a worker's: few clients come over TCP, and they ask for little."""
 STREAMS: Final[tuple[Transport, ...]] = ("tcp", "tls")
 
 
@@ -55,6 +55,7 @@ class Recall:
     ) -> None:
         self._responder = responder
         self._client = ""
+        self._faults = Faults()
         self.memo = Memo(self._respond, self._limited, address_of, zone, rng, octets_max=OCTETS_MAX)
         self.memo.stream = True
         self.rows = {t: memoryview(bytearray(8 * SLOTS)).cast("Q") for t in STREAMS}
@@ -64,7 +65,7 @@ class Recall:
     def configure(self, settings: DnsSettings, secrets: Sequence[bytes]) -> None:
         """Put other settings in force."""
         self._acl = Acl(settings.allow)
-        settle(self.memo, replace(settings, rate_limit=0), secrets)
+        settle(self.memo, settings, secrets)
 
     def update(self, catalog: Catalog, change: Change | None) -> None:
         """Take note that the zone has taken a new Catalog."""
@@ -98,7 +99,11 @@ class Recall:
 
     def find(self, key: bytes, client: str) -> Found | None:
         """The answer to a query that the first tier has none for; None: ask the responder."""
-        found = self.memo.find(key, packed(client))
+        try:
+            found = self.memo.find(key, packed(client))
+        except Exception:  # noqa: BLE001 - a fault of ours over one packet must not end the service
+            self._faults.report(key, client)
+            return None
         return None if found is not None and found[2] < 0 else found
 
     def told(self, transport: Transport, kinds: Sequence[int], nanoseconds: int) -> None:

@@ -41,28 +41,28 @@ APPLIED: Final = 2
 """Number of the last frame of changes that answers take into account."""
 QUERIES: Final = 3
 """Datagrams received."""
-DELEGATED: Final = 5
+DELEGATED: Final = 4
 """Handed to the daemon."""
-OVERFLOW: Final = 6
+OVERFLOW: Final = 5
 """Not handed over, as the daemon does not keep up: dropped."""
-SILENT_PACKETS: Final = 7
+SILENT_PACKETS: Final = 6
 """Not to be answered: responses, and what is shorter than a header."""
-RATE_DROPPED: Final = 8
-RATE_SLIPPED: Final = 9
-COOKIES_VALID: Final = 10
-COOKIES_NEW: Final = 11
-COOKIES_BAD: Final = 12
-SEND_FAILED: Final = 13
+RATE_DROPPED: Final = 7
+RATE_SLIPPED: Final = 8
+COOKIES_VALID: Final = 9
+COOKIES_NEW: Final = 10
+COOKIES_BAD: Final = 11
+SEND_FAILED: Final = 12
 """Responses that the kernel did not take."""
-MEMO: Final = 14
+MEMO: Final = 13
 """Answers remembered at the moment."""
-SLOW: Final = 15
+SLOW: Final = 14
 """Queries that took the long way through the strict parser."""
-SECONDS: Final = 16
+SECONDS: Final = 15
 """Sum of the time between a batch's arrival and its answers, nanoseconds times queries."""
-BUCKETS: Final = 17
+BUCKETS: Final = 16
 """Queries by that time: one slot for each bound of `FAST`, and one for longer."""
-KINDS: Final = BUCKETS + len(FAST) + 2
+KINDS: Final = BUCKETS + len(FAST) + 1
 """From here on answered queries by `kind`."""
 
 _TYPE_INDEX = {type_: i for i, type_ in enumerate(TYPES)}
