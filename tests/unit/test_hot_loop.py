@@ -19,7 +19,7 @@ def test_a_loud_client_does_not_count_against_the_calm_one() -> None:
     with closing(ends[0]), closing(ends[1]):
         row = memoryview(bytearray(8 * SLOTS)).cast("Q")
         loop = Loop(Hot(NAMED["web"]).memo, row, (), *ends, lambda: True, lambda _: True)
-        limiter = Limiter(5, 0, 1)
+        limiter = Limiter(5, 0, 0x9E3779B97F4A7C15)
         assert loop._above_rate(limiter, [CALM, LOUD] * 3) == frozenset()
         # The fourth to sixth of each: the loud one's come in one batch with two of the calm one's.
         assert loop._above_rate(limiter, [CALM] * 2 + [LOUD] * 3) == {LOUD}
