@@ -34,7 +34,9 @@ class Hot:
         self.replica = Replica(self.settings.domain)
         self.zone = Zone(self.settings, OWN)
         self.responder = Responder(self.zone, self.settings, random.Random(5), SECRETS)
-        self.memo = Memo(self._respond, self._limited, address_of, self.zone, random.Random(6))
+        self.memo: Memo[Found] = Memo(
+            self._respond, self._limited, address_of, lambda f: f, self.zone, random.Random(6)
+        )
         settle(self.memo, self.settings, SECRETS)
         self._number = 0
         self._fresh: Responder | None = None

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import groupby
 from math import log
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from resolver.encode import Owners, encode_record
-from resolver.record import Name
+from resolver.record import OPT, RR, Name
 from resolver.rrset import Record
+from resolver.wire import read_records
 
 ROTATED_MAX: Final = 4
 """Records, at most, that are rotated instead of drawn, where all weigh the same: each is first, and
@@ -22,6 +25,12 @@ second, as often as the others, and half as many answers have to stay in the pro
 if every order were kept (it is their misses that an answer from memory costs)."""
 
 _QUESTION_AND_NOTHING = b"\0\1"
+_ID = b"\0\0"
+_ARCOUNT = 8
+"""Where the count of additional records stands in a body."""
+
+_Target = tuple[tuple[bytes, int], ...]
+"""RRsets: their octets, and how many records they are."""
 
 
 class Frame(NamedTuple):
@@ -30,6 +39,14 @@ class Frame(NamedTuple):
     flags: bytes
     tail: bytes
     """The OPT record, if any."""
+
+
+def frame_of(body: bytes, end: int) -> Frame:
+    """What stands around the records in a response without its id, whose question ends at `end`."""
+    counts = [int.from_bytes(body[at : at + 2], "big") for at in (4, 6, _ARCOUNT)]
+    spans = read_records(_ID + body, len(_ID) + end, sum(counts))
+    opt = spans and spans[-1].type == OPT
+    return Frame(body[:2], body[spans[-1].start - len(_ID) :] if opt else b"")
 
 
 class Draws:
@@ -41,9 +58,23 @@ class Draws:
         name: That was asked, in lower case.
         records: The whole RRset.
         rng: For the order in which orders come.
+        limit: Octets that a response may have, the id included; what of the additional section does
+            not fit is left out, as `resolver.encode` does it. The records themselves have to fit:
+            see `least`.
     """
 
-    __slots__ = ("_answers", "_even", "_exponents", "_extras", "_left", "_ranks", "_tail", "head")
+    __slots__ = (
+        "_answers",
+        "_exponents",
+        "_extras",
+        "_left",
+        "_limit",
+        "_ranks",
+        "_room",
+        "_tail",
+        "head",
+        "least",
+    )
 
     def __init__(
         self,
@@ -52,19 +83,22 @@ class Draws:
         name: Name,
         records: Sequence[Record],
         rng: random.Random,
+        limit: int,
     ) -> None:
         owners = Owners(name)
         self._answers = [encode_record(owners, record.rr) for record in records]
-        self._extras: list[bytes] | None = None
+        self._extras: list[_Target] | None = None
         additional = 1 if frame.tail else 0
+        extra_size = 0
         if any(record.extra for record in records):
-            extras: dict[int, bytes] = {}
+            targets: dict[int, _Target] = {}
             for record in records:
                 extra = record.extra
-                if id(extra) not in extras:
-                    extras[id(extra)] = b"".join([encode_record(owners, rr) for rr in extra])
+                if id(extra) not in targets:
+                    target = targets[id(extra)] = _rrsets(owners, extra)
                     additional += len(extra)
-            self._extras = [extras[id(record.extra)] for record in records]
+                    extra_size += sum([len(octets) for octets, _ in target])
+            self._extras = [targets[id(record.extra)] for record in records]
         count = len(records)
         self.head = b"".join(
             (
@@ -77,12 +111,16 @@ class Draws:
             )
         )
         self._tail = frame.tail
+        self.least = 2 + len(self.head) + sum(map(len, self._answers)) + len(frame.tail)
+        """Octets of a response with nothing left in the additional section."""
+        self._limit = limit
+        room = limit - self.least
+        self._room = room if extra_size > room else -1
         exponents = [record.exponent for record in records]
         self._ranks = [record.rank for record in records] if records[0].rank else None
-        self._even = self._ranks is None and len(set(exponents)) == 1
         self._exponents = exponents
         self._left: list[tuple[int, ...]] | None = None
-        if self._even and count <= ROTATED_MAX:
+        if self._ranks is None and count <= ROTATED_MAX and len(set(exponents)) == 1:
             order = list(range(count))
             rng.shuffle(order)
             self._left = [(*order[i:], *order[:i]) for i in range(count)]
@@ -93,15 +131,13 @@ class Draws:
         return len(self._answers) if self._left is not None else 0
 
     @property
-    def size(self) -> int:
-        """Octets of a response, the id included."""
-        extras = sum(map(len, dict.fromkeys(self._extras))) if self._extras is not None else 0
-        return 2 + len(self.head) + sum(map(len, self._answers)) + extras + len(self._tail)
-
-    @property
     def octets(self) -> int:
         """Of memory, about."""
         return 400 + sum(len(answer) + 70 for answer in self._answers)
+
+    def frames(self, body: bytes) -> bool:
+        """Whether a response to this very question has all of the records, as ours would."""
+        return body[:_ARCOUNT] == self.head[:_ARCOUNT] and self.least <= self._limit
 
     def draw(self, rng: random.Random) -> bytes:
         """One order more, as `resolver.rrset.drawn` has them."""
@@ -118,7 +154,35 @@ class Draws:
             else:
                 order = sorted(range(len(answers)), key=lambda i: (ranks[i], -keys[i]))
         pieces = [answers[i] for i in order]
+        head = self.head
         if self._extras is not None:
-            # Of each target once, at its first place; pieces of two targets are never equal.
-            pieces += dict.fromkeys([self._extras[i] for i in order])
-        return b"".join((self.head, *pieces, self._tail))
+            # Each target once, at its first place; those of two targets are never equal.
+            extras = [rrset for t in dict.fromkeys([self._extras[i] for i in order]) for rrset in t]
+            if self._room >= 0:
+                extras = _fitting(extras, self._room)
+                additional = sum([count for _, count in extras]) + (1 if self._tail else 0)
+                head = head[:_ARCOUNT] + additional.to_bytes(2, "big") + head[_ARCOUNT + 2 :]
+            pieces += [octets for octets, _ in extras]
+        return b"".join((head, *pieces, self._tail))
+
+
+def _rrsets(owners: Owners, rrs: Sequence[RR]) -> _Target:
+    """The RRsets (neighbours of one owner and type) of a target."""
+    if len(rrs) == 1:
+        return ((encode_record(owners, rrs[0]), 1),)
+    found = []
+    for _, group in groupby(rrs, key=itemgetter(0, 1)):
+        rrset = [encode_record(owners, rr) for rr in group]
+        found.append((b"".join(rrset), len(rrset)))
+    return tuple(found)
+
+
+def _fitting(rrsets: Sequence[tuple[bytes, int]], room: int) -> list[tuple[bytes, int]]:
+    """The first of them, up to one that does not fit."""
+    found = []
+    for rrset in rrsets:
+        room -= len(rrset[0])
+        if room < 0:
+            break
+        found.append(rrset)
+    return found

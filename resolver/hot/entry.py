@@ -6,12 +6,15 @@ little by new ones; so over many of them every order comes up as often as it sho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, cycle, repeat
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from resolver.hot.draws import Draws
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 OCTETS_MAX: Final = 20 * 1024 * 1024
 """Octets of all answers remembered, with what they take beside; beyond it the oldest go."""
@@ -36,8 +39,11 @@ SILENT: Final[Found] = (0, 0, -1, b"")
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
-    """One key and the answers to it."""
+class Entry(Generic[T]):
+    """One key and the answers to it.
+
+    `T` is the form in which the first tier gives an answer to whoever sends it.
+    """
 
     norm: bytes
     """The key."""
@@ -48,11 +54,14 @@ class Entry:
     """Where more orders come from; None: from the responder, which takes longer."""
     fixed: bool = False
     """There is but one order."""
-    draws: list[Found] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    forms: list[T] = field(default_factory=list)
+    """The draws, and what the first tier gives for each."""
     octets: int = 0
     """Of memory."""
     alive: bool = True
     _next: int = 0
+    _others: Iterator[bytes] | None = None
 
     @property
     def wanted(self) -> int:
@@ -61,25 +70,40 @@ class Entry:
             return 0
         if self.source is None:
             return 1
-        have = len(self.draws)
+        have = len(self.bodies)
         missing = (self.source.orders or DRAWS_MAX) - have
         if missing:
             return min(have, missing)
         return 0 if self.source.orders else REDRAWN
 
-    def add(self, found: Found) -> Found | None:
+    def add(self, body: bytes, form: T) -> bytes | None:
         """Take a draw; the one that it replaces, if any."""
-        if len(self.draws) < DRAWS_MAX:
-            self.draws.append(found)
+        if len(self.bodies) < DRAWS_MAX:
+            self.bodies.append(body)
+            self.forms.append(form)
             return None
-        replaced = self.draws[self._next]
-        self.draws[self._next] = found
-        self._next = (self._next + 1) % DRAWS_MAX
+        at = self._next
+        replaced = self.bodies[at]
+        self.bodies[at], self.forms[at] = body, form
+        self._next = (at + 1) % DRAWS_MAX
         return replaced
 
-    def deal(self) -> Iterator[Found]:
+    def deal(self) -> Iterator[T]:
         """The draws in turn; at the end it is time for others."""
-        draws = tuple(self.draws)
+        self._others = None
+        return self._in_turn(self.forms)
+
+    def turn(self) -> bytes | None:
+        """The next draw for a question in another form; None: it is time for others.
+
+        These take their turns by themselves: who asks in one form sees nothing of the other.
+        """
+        if self._others is None:
+            self._others = self._in_turn(self.bodies)
+        return next(self._others, None)
+
+    def _in_turn(self, draws: Sequence[U]) -> Iterator[U]:
+        draws = tuple(draws)
         if self.fixed:
             return repeat(draws[0])
         if self.source is not None and len(draws) == self.source.orders:

@@ -20,11 +20,12 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 from discod.model.settings import DnsSettings
 from resolver.answer import RECORD_MIN, Outcome
 from resolver.cookies import Cookies, Verdict
-from resolver.hot.draws import Draws, Frame
+from resolver.hot.draws import Draws, Frame, frame_of
 from resolver.hot.entry import DRAW_OCTETS, ENTRY_OCTETS, OCTETS_MAX, SILENT, Entry, Found
 from resolver.hot.negative import NO_DATA, Negative, serial_at
 from resolver.hot.question import HEAD, Question, labels_of, read
@@ -35,16 +36,19 @@ from resolver.rrset import Record
 from resolver.wire import TCP_MAX
 from resolver.zone import Zone
 
+T = TypeVar("T")
+
 _REMEMBERED = frozenset(TYPES) - {SOA}
 
 
-class Memo:
+class Memo(Generic[T]):
     """The memory of one worker.
 
     Args:
         respond: The responder: packet and client's packed address to outcome.
         limited: Its word on a query above the rate limit.
         address: Where the octets of a bytes object lie.
+        form: What the first tier gives for an answer.
         zone: The responder's.
         rng: For the order of answers.
         octets_max: Of memory; beyond it the oldest answers go.
@@ -55,6 +59,7 @@ class Memo:
         respond: Callable[[bytes, bytes], Outcome],
         limited: Callable[[bytes, bytes, Action], Outcome],
         address: Callable[[bytes], int],
+        form: Callable[[Found], T],
         zone: Zone,
         rng: random.Random,
         *,
@@ -63,16 +68,17 @@ class Memo:
         self._respond = respond
         self._limited = limited
         self._address = address
+        self._form = form
         self._zone = zone
         self._rng = rng
         self._apex = name_wire(zone.apex)
-        self.answers: dict[bytes, Iterator[Found]] = {}
+        self.answers: dict[bytes, Iterator[T]] = {}
         """First tier: the key of a query gives its answers one after the other; exhausted or not
         there: `find` it."""
-        self._entries: dict[bytes, Entry] = {}
+        self._entries: dict[bytes, Entry[T]] = {}
         self._negatives: dict[bytes, tuple[Found, int, int]] = {}  # answer, serial, and where
         self._by_label: dict[bytes, set[bytes]] = {}
-        self._order: deque[Entry] = deque()
+        self._order: deque[Entry[T]] = deque()
         self._negative = Negative(lambda packet: self._ask(packet, self._client), self._apex)
         self._client = b""  # who asks at the moment
         self._frames: dict[tuple[bytes, int], Frame] = {}
@@ -138,12 +144,12 @@ class Memo:
             if entry is not None:
                 self._drop(entry)
 
-    def _drop(self, entry: Entry) -> None:
+    def _drop(self, entry: Entry[T]) -> None:
         entry.alive = False
         norm = entry.norm
         del self._entries[norm]
         self.answers.pop(norm, None)
-        self.retired += (*entry.draws, self._negatives.pop(norm, None))
+        self.retired += (*entry.bodies, self._negatives.pop(norm, None))
         self._octets -= entry.octets
         for label in entry.labels:
             keys = self._by_label.get(label)
@@ -163,7 +169,7 @@ class Memo:
         """
         entry = self._entries.get(key)
         if entry is not None:  # a key in its usual form
-            return self._again(entry, client)
+            return self._again(entry, client, spent=True)
         if len(key) < HEAD or key[0] & 0x80:
             return SILENT
         absent = self._negative.one_label(key, self.labels, self._subtrees)
@@ -176,18 +182,24 @@ class Memo:
             return self._of_another_form(question, client)
         return self._new(question, client)
 
-    def _again(self, entry: Entry, client: bytes) -> Found | None:
+    def _again(self, entry: Entry[T], client: bytes, *, spent: bool) -> Found | None:
         negative = self._negatives.get(entry.norm)
         if negative is None:
-            self._redraw(entry, client)
-            return next(self.answers[entry.norm]) if entry.alive else None
+            body = None if spent else entry.turn()
+            if body is None:
+                self._redraw(entry, client)
+                body = entry.turn() if entry.alive else None
+            return self._found(body, entry.kind) if body is not None else None
         found, serial, at = negative
         if serial != self._serial:
             self.retired.append(found)
             body = found[3][:at] + self._serial.to_bytes(4, "big") + found[3][at + 4 :]
-            found = self._address(body), len(body), found[2], body
+            found = self._found(body, found[2])
             self._negatives[entry.norm] = found, self._serial, at
         return found
+
+    def _found(self, body: bytes, kind: int) -> Found:
+        return self._address(body), len(body), kind, body
 
     def _of_another_form(self, question: Question, client: bytes) -> Found | None:
         """By the usual form of the question; then with its own case, and a cookie."""
@@ -196,13 +208,12 @@ class Memo:
             verdict, reply = self.cookies.answer(question.cookie, client, self.now)
             self.verdicts[verdict] += 1
             option = b"\0\x1c\0\x0a\0\x18" + reply
-        answers = self.answers.get(question.norm)
-        found = next(answers, None) if answers is not None else None
+        entry = self._entries.get(question.norm)
+        found = (
+            self._again(entry, client, spent=False) if entry else self._new(question, client)
+        )
         if found is None:
-            entry = self._entries.get(question.norm)
-            found = self._again(entry, client) if entry else self._new(question, client)
-            if found is None:
-                return None
+            return None
         body = found[3]
         size = len(question.question)
         if option:
@@ -265,13 +276,13 @@ class Memo:
                 body = self._made_up(lower, client, NOERROR)
                 if body is not None:
                     slot = kind(question.type, NOERROR, False)
-                    entry = Entry(question.norm, self._depends(labels), slot)
+                    entry: Entry[T] = Entry(question.norm, self._depends(labels), slot)
                     return self._remember(entry, body)
             if records and len(records) * RECORD_MIN > question.limit:
                 records = None  # not all of it will be in the answer
             if records and frame is not None:
-                draws = Draws(frame, question.canonical, name, records, self._rng)
-                if draws.size <= question.limit:
+                draws = self._draws(frame, question, name, records)
+                if draws.least <= question.limit:
                     slot = kind(question.type, NOERROR, False)
                     entry = Entry(question.norm, self._depends(labels), slot, draws)
                     return self._remember(entry, draws.draw(self._rng))
@@ -293,17 +304,21 @@ class Memo:
         self, question: Question, name: Name, records: Sequence[Record], body: bytes
     ) -> Draws | None:
         """Take from a response what stands around the records, if it is all of them."""
-        bare = Draws(Frame(body[:2], b""), question.canonical, name, records, self._rng)
-        tail = body[bare.size - 2 :]
-        made = Draws(Frame(body[:2], tail), question.canonical, name, records, self._rng)
-        if made.size != len(body) + 2 or made.head != body[: len(made.head)]:
+        frame = frame_of(body, HEAD + len(question.question))
+        made = self._draws(frame, question, name, records)
+        if not made.frames(body):
             return None
-        self._frames[question.shape] = Frame(body[:2], tail)
+        self._frames[question.shape] = frame
         return made
 
-    def _remember(self, entry: Entry, body: bytes) -> Found:
+    def _draws(
+        self, frame: Frame, question: Question, name: Name, records: Sequence[Record]
+    ) -> Draws:
+        return Draws(frame, question.canonical, name, records, self._rng, question.limit)
+
+    def _remember(self, entry: Entry[T], body: bytes) -> Found:
         norm = entry.norm
-        found = self._address(body), len(body), entry.kind, body
+        found = self._found(body, entry.kind)
         self._entries[norm] = entry
         for label in entry.labels:
             self._by_label.setdefault(label, set()).add(norm)
@@ -317,14 +332,14 @@ class Memo:
                 entry.source = None
             elif entry.source is not None:
                 octets += entry.source.octets
-            entry.add(found)
+            entry.add(body, self._form(found))
             self.answers[norm] = entry.deal()
         self._charge(entry, octets)
         self._order.append(entry)
         self._make_room()
         return found
 
-    def _redraw(self, entry: Entry, client: bytes) -> None:
+    def _redraw(self, entry: Entry[T], client: bytes) -> None:
         """Draw some more orders."""
         for _ in range(entry.wanted):
             if entry.source is not None:
@@ -335,14 +350,14 @@ class Memo:
                     self._drop(entry)  # no longer an answer: the next question finds out what it is
                     return
                 body = outcome.packet[2:]
-            replaced = entry.add((self._address(body), len(body), entry.kind, body))
+            replaced = entry.add(body, self._form(self._found(body, entry.kind)))
             if replaced is None:
                 self._charge(entry, len(body) + DRAW_OCTETS)
             else:
                 self.retired.append(replaced)
         self.answers[entry.norm] = entry.deal()
 
-    def _charge(self, entry: Entry, octets: int) -> None:
+    def _charge(self, entry: Entry[T], octets: int) -> None:
         entry.octets += octets
         self._octets += octets
 
@@ -389,7 +404,7 @@ def _told(body: bytes, type_: int, outcome: Outcome) -> Found:
     return 0, len(body), kind(type_, outcome.rcode, outcome.truncated), body
 
 
-def settle(memo: Memo, settings: DnsSettings, secrets: Sequence[bytes]) -> None:
+def settle(memo: Memo[T], settings: DnsSettings, secrets: Sequence[bytes]) -> None:
     """Put settings in force in a memory, which forgets everything."""
     memo.clear()
     memo.consul_names = settings.consul_names

@@ -15,6 +15,10 @@ import errno
 import mmap
 import os
 import socket
+import struct
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from operator import add, getitem
 from typing import Final
 
 SIZE: Final = 128
@@ -22,6 +26,9 @@ SIZE: Final = 128
 full batch is also what a query may have to wait for, here less than a millisecond)."""
 RECEIVE_MAX: Final = 2048
 """Octets of a query; a longer one is none."""
+_STRIDE = RECEIVE_MAX + 64
+"""Octets from one receive buffer to the next: by a power of two, the beginnings of all buffers, of
+which alone most queries take something, would share a few places of the processor's caches."""
 SEND_MAX: Final = 4608
 """Octets of a response made for one query alone: `udp_size` is at most 4096."""
 
@@ -95,6 +102,15 @@ address_of = _address_known if _address_known(_PROBE) == _address_told(_PROBE) e
 """Where the octets of a bytes object lie; valid for as long as the object is held."""
 
 
+_cut: Callable[[mmap.mmap, slice], bytes] = getitem  # type: ignore[assignment]
+_PIECE = struct.Struct("=QQQ")
+
+
+def piece(found: tuple[int, int, int, bytes]) -> bytes:
+    """An answer as `Batch.fill` takes it: where its body lies, how long it is, and its kind."""
+    return _PIECE.pack(*found[:3])
+
+
 class Batch:
     """Buffers for one socket.
 
@@ -111,7 +127,7 @@ class Batch:
         self.v6 = sock.family == socket.AF_INET6
         self.wildcard = sock.getsockname()[0] in ("0.0.0.0", "::")
         self.name_length = 28 if self.v6 else 16
-        self._received = mmap.mmap(-1, size * RECEIVE_MAX)
+        self._received = mmap.mmap(-1, size * _STRIDE)
         self._names = mmap.mmap(-1, size * _NAME_ROOM)
         self._control = mmap.mmap(-1, size * _CONTROL_ROOM)
         self._out = mmap.mmap(-1, size * SEND_MAX)
@@ -125,8 +141,8 @@ class Batch:
         self._send = (_MMsgHdr * size)()
         self._send_iov = (_IoVec * (2 * size))()
         for i in range(size):
-            self._in_iov[i] = _IoVec(received + i * RECEIVE_MAX, RECEIVE_MAX)
-            self._send_iov[2 * i] = _IoVec(received + i * RECEIVE_MAX, 2)
+            self._in_iov[i] = _IoVec(received + i * _STRIDE, RECEIVE_MAX)
+            self._send_iov[2 * i] = _IoVec(received + i * _STRIDE, 2)
             for headers, iov, pieces in (
                 (self._in, self._in_iov, 1),
                 (self._send, self._send_iov, 2),
@@ -145,7 +161,8 @@ class Batch:
         self._in_words = memoryview(self._in).cast("B").cast("I")
         self.pieces = memoryview(self._send_iov).cast("B").cast("Q")
         """Of slot i: address of its body at 4 * i + 2, length at 4 * i + 3."""
-        self._starts = [i * RECEIVE_MAX for i in range(size)]
+        self._starts = [i * _STRIDE for i in range(size)]
+        self._behind_id = [start + 2 for start in self._starts]
         at, length = (8, 16) if self.v6 else (4, 4)
         self._client_slices = [
             slice(i * _NAME_ROOM + at, i * _NAME_ROOM + at + length) for i in range(size)
@@ -178,20 +195,17 @@ class Batch:
                 0 if flag & _MSG_TRUNC else length
                 for flag, length in zip(flags, lengths, strict=True)
             ]
-        return [
-            received[start + 2 : start + length]
-            for start, length in zip(self._starts, lengths, strict=False)
-        ]
+        ends = map(add, self._starts, lengths)
+        return list(map(_cut, repeat(received), map(slice, self._behind_id, ends)))
 
     def id(self, slot: int) -> bytes:
         """The first two octets of a datagram."""
-        start = slot * RECEIVE_MAX
+        start = slot * _STRIDE
         return self._received[start : start + 2]
 
     def clients(self, count: int) -> list[bytes]:
         """The packed addresses of the first `count` clients."""
-        names = self._names
-        return [names[at] for at in self._client_slices[:count]]
+        return list(map(_cut, repeat(self._names), self._client_slices[:count]))
 
     def source(self, slot: int) -> bytes:
         """The client's struct sockaddr_in or sockaddr_in6."""
@@ -207,13 +221,23 @@ class Batch:
         # struct in_pktinfo: interface, local address, the header's address
         return self._control[at + 4 : at + 8] + self._control[at : at + 4]
 
-    def write(self, slot: int, body: bytes) -> None:
-        """Make `body` (a response without its id) what slot sends; it is copied."""
-        at = slot * SEND_MAX
-        size = len(body)
-        self._out[at : at + size] = body
-        self.pieces[4 * slot + 2] = self._out_at + at
-        self.pieces[4 * slot + 3] = size
+    def fill(self, found: Sequence[bytes]) -> list[int]:
+        """Make each `piece` what its slot sends, from the first one on; their kinds."""
+        end = 4 * len(found)
+        words = memoryview(b"".join(found)).cast("Q")
+        pieces = self.pieces
+        pieces[2:end:4] = words[0::3]
+        pieces[3:end:4] = words[1::3]
+        return words[2::3].tolist()
+
+    def piece_at(self, slot: int, found: tuple[int, int, int, bytes]) -> bytes:
+        """The piece for a slot; an answer of one query alone is copied to where it can be sent."""
+        address, size, kind, body = found
+        if not address:
+            at = slot * SEND_MAX
+            self._out[at : at + size] = body
+            address = self._out_at + at
+        return _PIECE.pack(address, size, kind)
 
     def send(self, first: int, end: int) -> None:
         """Send the responses of the slots from `first` up to `end`.

@@ -20,7 +20,7 @@ from resolver.acl import Acl
 from resolver.answer import Outcome, Responder
 from resolver.hot.loop import Loop
 from resolver.hot.memo import Memo, settle
-from resolver.hot.mmsg import Batch, address_of
+from resolver.hot.mmsg import Batch, address_of, piece
 from resolver.hot.protocol import Config, Kind, Services, frames, read_config, read_services
 from resolver.hot.replica import Replica
 from resolver.hot.shared import Shared
@@ -55,7 +55,7 @@ class Worker:
         self._zone: Zone
         self._responder: Responder
         self._acl: Acl
-        self._memo: Memo
+        self._memo: Memo[bytes]
         self._loop: Loop
         control.setblocking(False)
         queries.setblocking(False)
@@ -97,7 +97,9 @@ class Worker:
             self._replica = Replica(settings.domain)
             self._zone = Zone(settings, config.own)
             self._responder = Responder(self._zone, unlimited, self._rng, config.secrets)
-            self._memo = Memo(self._respond, self._limited, address_of, self._zone, self._rng)
+            self._memo = Memo(
+                self._respond, self._limited, address_of, piece, self._zone, self._rng
+            )
             batches = [Batch(sock) for sock in self._sockets]
             self._loop = Loop(
                 self._memo,

@@ -250,7 +250,7 @@ def test_draws_are_bounded() -> None:
         assert found is not None
         bodies.add(found[0])
     entry = hot.memo._entries[query[2:]]
-    assert len(entry.draws) == DRAWS_MAX
+    assert len(entry.bodies) == DRAWS_MAX
 
 
 def test_case_and_cookies_go_the_second_way_and_cost_no_question_to_the_responder() -> None:
@@ -439,8 +439,8 @@ def test_what_is_replaced_stays_until_it_is_sent() -> None:
         found = hot.find(query)
         assert found is not None
         held[found[0]] = found[3]
-    kept = {id(found[3]) for found in hot.memo._entries[query[2:]].draws}
-    kept |= {id(found[3]) for found in hot.memo.retired if isinstance(found, tuple)}
+    kept = set(map(id, hot.memo._entries[query[2:]].bodies))
+    kept |= set(map(id, hot.memo.retired))
     assert {id(body) for body in held.values()} <= kept
 
 

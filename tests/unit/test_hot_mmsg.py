@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from resolver.hot.mmsg import IP_PKTINFO, RECEIVE_MAX, SEND_MAX, Batch, address_of
+from resolver.hot.mmsg import IP_PKTINFO, RECEIVE_MAX, SEND_MAX, Batch, address_of, piece
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -37,6 +37,10 @@ def wait(batch: Batch) -> int:
     return batch.receive()
 
 
+def own(batch: Batch, slot: int, body: bytes) -> bytes:
+    return batch.piece_at(slot, (0, len(body), 8, body))
+
+
 def test_nothing_there(pair: tuple[Batch, socket.socket]) -> None:
     assert pair[0].receive() == 0
 
@@ -50,12 +54,9 @@ def test_a_batch_there_and_back(pair: tuple[Batch, socket.socket]) -> None:
     assert [batch.id(i) for i in range(5)] == [b"I%d" % i for i in range(5)]
     assert batch.clients(5) == [bytes((127, 0, 0, 1))] * 5
     fixed = b"the same for all"
-    for slot in range(5):
-        if slot % 2:
-            batch.write(slot, b"own %d" % slot)
-        else:
-            batch.pieces[4 * slot + 2] = address_of(fixed)
-            batch.pieces[4 * slot + 3] = len(fixed)
+    shared = piece((address_of(fixed), len(fixed), 7, fixed))
+    found = [own(batch, slot, b"own %d" % slot) if slot % 2 else shared for slot in range(5)]
+    assert batch.fill(found) == [7, 8, 7, 8, 7]
     batch.send(0, 5)
     got = {client.recv(100) for _ in range(5)}
     assert got == {b"I0" + fixed, b"I1own 1", b"I2" + fixed, b"I3own 3", b"I4" + fixed}
@@ -66,8 +67,7 @@ def test_a_gap_is_not_sent(pair: tuple[Batch, socket.socket]) -> None:
     for i in range(4):
         client.send(b"I%d" % i)
     assert wait(batch) == 4
-    for slot in range(4):
-        batch.write(slot, b"!")
+    batch.fill([own(batch, slot, b"!") for slot in range(4)])
     batch.send(0, 1)
     batch.send(3, 4)
     assert [client.recv(100) for _ in range(2)] == [b"I0!", b"I3!"]
@@ -90,7 +90,7 @@ def test_the_largest_response(pair: tuple[Batch, socket.socket]) -> None:
     batch, client = pair
     client.send(b"II")
     assert wait(batch) == 1
-    batch.write(0, b"z" * SEND_MAX)
+    batch.fill([own(batch, 0, b"z" * SEND_MAX)])
     batch.send(0, 1)
     assert len(client.recv(65535)) == SEND_MAX + 2
 
@@ -102,9 +102,10 @@ def test_one_that_cannot_be_sent_does_not_stop_the_others(
     for _ in range(3):
         client.send(b"II")
     assert wait(batch) == 3
-    for slot in range(3):
-        batch.write(slot, b"%d" % slot)
-    batch.pieces[4 * 1 + 3] = 1 << 20  # more than a datagram holds: EMSGSIZE
+    found = [own(batch, slot, b"%d" % slot) for slot in range(3)]
+    longest = b"z" * (1 << 20)  # more than a datagram holds: EMSGSIZE
+    found[1] = piece((address_of(longest), len(longest), 0, longest))
+    batch.fill(found)
     batch.send(0, 3)
     assert {client.recv(100) for _ in range(2)} == {b"II0", b"II2"}
     assert batch.failed == 1
@@ -126,8 +127,7 @@ def test_a_wildcard_answers_from_the_address_that_was_asked(
             assert wait(batch) == turn + 1  # on loopback, what was sent is there
             assert batch.local(0)[:-4] == socket.inet_pton(family, asked)
             assert int.from_bytes(batch.local(0)[-4:], "little") > 0
-            for slot in range(turn + 1):
-                batch.write(slot, b"!")
+            batch.fill([own(batch, slot, b"!") for slot in range(turn + 1)])
             batch.send(0, turn + 1)
             for _ in range(turn + 1):
                 data, source = client.recvfrom(100)
