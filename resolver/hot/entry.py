@@ -24,9 +24,10 @@ DRAW_OCTETS: Final = 200
 DRAWS_MAX: Final = 8
 """Orders of one answer kept."""
 ROUNDS: Final = 16
-"""How often all draws are used before some of them are replaced."""
+"""How often all draws are used before some of them are replaced; while there are fewer than
+`DRAWS_MAX`, each question gets one of its own."""
 SPARING: Final = 4
-"""So many times as often where the responder has to draw, which takes up to half a millisecond."""
+"""How often those that the responder made, which takes up to half a millisecond."""
 REDRAWN: Final = 2
 """Draws replaced at a time."""
 
@@ -59,9 +60,16 @@ class Entry(Generic[T]):
     """The draws, and what the first tier gives for each."""
     octets: int = 0
     """Of memory."""
+    asleep: bool = False
+    """Nobody has asked since it was made anew after a change."""
     alive: bool = True
-    _next: int = 0
+    _last: int = -1  # the draw that came last
     _others: Iterator[bytes] | None = None
+
+    @property
+    def latest(self) -> bytes:
+        """The draw that came last; it is for who asked when it was made."""
+        return self.bodies[self._last]
 
     @property
     def wanted(self) -> int:
@@ -71,25 +79,24 @@ class Entry(Generic[T]):
         if self.source is None:
             return 1
         have = len(self.bodies)
-        missing = (self.source.orders or DRAWS_MAX) - have
-        if missing:
-            return min(have, missing)
-        return 0 if self.source.orders else REDRAWN
+        if self.source.orders:
+            return self.source.orders - have
+        return min(have, DRAWS_MAX - have) or REDRAWN
 
     def add(self, body: bytes, form: T) -> bytes | None:
         """Take a draw; the one that it replaces, if any."""
         if len(self.bodies) < DRAWS_MAX:
+            self._last = len(self.bodies)
             self.bodies.append(body)
             self.forms.append(form)
             return None
-        at = self._next
+        at = self._last = (self._last + 1) % DRAWS_MAX
         replaced = self.bodies[at]
         self.bodies[at], self.forms[at] = body, form
-        self._next = (at + 1) % DRAWS_MAX
         return replaced
 
     def deal(self) -> Iterator[T]:
-        """The draws in turn; at the end it is time for others."""
+        """The draws in turn, from behind the latest on; at the end it is time for others."""
         self._others = None
         return self._in_turn(self.forms)
 
@@ -103,12 +110,12 @@ class Entry(Generic[T]):
         return next(self._others, None)
 
     def _in_turn(self, draws: Sequence[U]) -> Iterator[U]:
-        draws = tuple(draws)
+        first = self._last + 1
+        draws = (*draws[first:], *draws[:first])
         if self.fixed:
             return repeat(draws[0])
-        if self.source is not None and len(draws) == self.source.orders:
-            return cycle(draws)
-        rounds = ROUNDS if len(draws) == DRAWS_MAX else 1
         if self.source is None:
-            rounds *= SPARING
-        return chain.from_iterable(repeat(draws, rounds))
+            return chain.from_iterable(repeat(draws, SPARING))
+        if self.source.orders:
+            return cycle(draws)
+        return chain.from_iterable(repeat(draws, ROUNDS if len(draws) == DRAWS_MAX else 0))

@@ -249,7 +249,7 @@ def test_draws_are_bounded() -> None:
         found = hot.find(query)
         assert found is not None
         bodies.add(found[0])
-    entry = hot.memo._entries[query[2:]]
+    entry = hot.memo._kept.entries[query[2:]]
     assert len(entry.bodies) == DRAWS_MAX
 
 
@@ -417,18 +417,18 @@ def test_no_mutation_gets_another_answer_than_from_the_slow_path(data: st.DataOb
 def test_memory_is_bounded() -> None:
     catalog = made(endpoint(f"s{i}", f"a-{i}-80", f"10.1.0.{i}") for i in range(200))
     hot = Hot(catalog)
-    hot.memo._octets_max = 20_000
+    hot.memo._kept.octets_max = 20_000
     for turn in range(3):
         for i in range(200):
             same(hot, packet(f"s{i}.discod.internal", "A", size=1232 + turn))
-            assert hot.memo._octets <= 20_000 + 1000
+            assert hot.memo._kept.octets <= 20_000 + 1000
     assert 0 < len(hot.memo) < 60
-    assert len(hot.memo._order) <= 2 * len(hot.memo) + 64
-    alive = {norm for keys in hot.memo._by_label.values() for norm in keys}
-    assert alive == set(hot.memo._entries)
+    assert len(hot.memo._kept.order) <= 2 * len(hot.memo) + 64
+    alive = {norm for keys in hot.memo._kept.by_label.values() for norm in keys}
+    assert alive == set(hot.memo._kept.entries)
     hot.memo.clear()
-    assert hot.memo._octets == 0
-    assert not hot.memo._by_label
+    assert hot.memo._kept.octets == 0
+    assert not hot.memo._kept.by_label
 
 
 def test_what_is_replaced_stays_until_it_is_sent() -> None:
@@ -439,7 +439,7 @@ def test_what_is_replaced_stays_until_it_is_sent() -> None:
         found = hot.find(query)
         assert found is not None
         held[found[0]] = found[3]
-    kept = set(map(id, hot.memo._entries[query[2:]].bodies))
+    kept = set(map(id, hot.memo._kept.entries[query[2:]].bodies))
     kept |= set(map(id, hot.memo.retired))
     assert {id(body) for body in held.values()} <= kept
 
@@ -450,7 +450,7 @@ def test_what_is_forgotten_leaves_nothing_behind() -> None:
         for qtype in TYPES:
             hot.ask(packet(f"{name}.discod.internal", qtype))
     hot.tell(replace(NAMED["all"], services={}, revision=9), ("web", "api"), hosts=False)
-    left = set(hot.memo._entries)
+    left = set(hot.memo._kept.entries)
     assert all(b"\3web" not in norm and b"\3api" not in norm for norm in left)
     assert set(hot.memo.answers) | set(hot.memo._negatives) <= left
 

@@ -143,7 +143,7 @@ def test_ipv6_clients() -> None:
         assert batch.clients(1) == [bytes(15) + b"\1"]
         assert batch.local(0) == b""
         assert len(batch.source(0)) == 28
-        batch.write(0, b"!")
+        batch.fill([own(batch, 0, b"!")])
         batch.send(0, 1)
         client.settimeout(5)
         assert client.recv(10) == b"II!"
