@@ -5,7 +5,7 @@ Rule: an entry is in all of these or in none. Pure.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -26,18 +26,16 @@ class Shelf(Generic[T]):
         self.octets_max = octets_max
         self.octets = 0
         """Of all entries, with what they take beside."""
-        self.entries: dict[bytes, Entry[T]] = {}
+        self.entries: OrderedDict[bytes, Entry[T]] = OrderedDict()
+        """By key, the oldest first."""
         self.by_label: dict[bytes, set[bytes]] = {}
         """The keys that depend on a label."""
-        self.order: deque[Entry[T]] = deque()
-        """By age; some of them may be gone."""
         self._gone = gone
 
     def clear(self) -> None:
         """Let all go, without a word."""
-        for entry in self.order:
+        for entry in self.entries.values():
             entry.alive = False
-        self.order.clear()
         self.entries.clear()
         self.by_label.clear()
         self.octets = 0
@@ -49,8 +47,8 @@ class Shelf(Generic[T]):
         for label in entry.labels:
             self.by_label.setdefault(label, set()).add(norm)
         self.charge(entry, octets)
-        self.order.append(entry)
-        self._make_room()
+        while self.octets > self.octets_max:
+            self.drop(next(iter(self.entries.values())))
 
     def charge(self, entry: Entry[T], octets: int) -> None:
         """Count memory that an entry takes."""
@@ -77,12 +75,3 @@ class Shelf(Generic[T]):
                 if not keys:
                     del self.by_label[label]
         self._gone(entry)
-
-    def _make_room(self) -> None:
-        order = self.order
-        while self.octets > self.octets_max and order:
-            entry = order.popleft()
-            if entry.alive:
-                self.drop(entry)
-        if len(order) > 2 * len(self.entries) + 64:
-            self.order = deque(entry for entry in order if entry.alive)
