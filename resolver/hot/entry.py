@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from itertools import chain, cycle, repeat
 from typing import Final, Generic, TypeVar
 
+from resolver.answer import Outcome
 from resolver.hot.draws import Draws
+from resolver.hot.slots import kind
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -37,6 +39,11 @@ and has to be copied to where it is sent from."""
 
 SILENT: Final[Found] = (0, 0, -1, b"")
 """Not to be answered at all: its kind is below 0."""
+
+
+def told(body: bytes, type_: int, outcome: Outcome) -> Found:
+    """An answer of one query alone."""
+    return 0, len(body), kind(type_, outcome.rcode, outcome.truncated), body
 
 
 @dataclass(slots=True, eq=False)

@@ -25,9 +25,9 @@ from discod.model.settings import DnsSettings
 from resolver.answer import RECORD_MIN, Outcome
 from resolver.cookies import Cookies, Verdict
 from resolver.hot.draws import Draws, Frame, frame_of
-from resolver.hot.entry import DRAW_OCTETS, ENTRY_OCTETS, OCTETS_MAX, SILENT, Entry, Found
+from resolver.hot.entry import DRAW_OCTETS, ENTRY_OCTETS, OCTETS_MAX, SILENT, Entry, Found, told
 from resolver.hot.negative import NO_DATA, Negative, serial_at
-from resolver.hot.question import HEAD, Question, labels_of, read
+from resolver.hot.question import HEAD, Question, depends, labels_of, read
 from resolver.hot.shelf import Shelf
 from resolver.hot.slots import TYPES, kind
 from resolver.record import ANY, NOERROR, NXDOMAIN, SOA, Name, name_wire
@@ -145,11 +145,14 @@ class Memo(Generic[T]):
 
     def _renew(self, norm: bytes) -> None:
         question = self._read(norm)
-        if question is not None and self._new(question, _NOBODY) is not None:
-            entry = self._kept.entries.get(norm)
-            if entry is not None:
-                entry.asleep = True
-                self.answers.pop(norm, None)
+        try:
+            made = self._new(question, _NOBODY) if question is not None else None
+        except Exception:  # noqa: BLE001 - who asks next meets the same fault, where it is reported
+            return
+        entry = self._kept.entries.get(norm) if made is not None else None
+        if entry is not None:
+            entry.asleep = True
+            self.answers.pop(norm, None)
 
     def _gone(self, entry: Entry[T]) -> None:
         self.answers.pop(entry.norm, None)
@@ -230,7 +233,7 @@ class Memo(Generic[T]):
         outcome = self._ask(b"\0\0" + question.key, client)
         if outcome is None or outcome.packet is None:
             return None
-        return _told(outcome.packet[2:], question.type, outcome)
+        return told(outcome.packet[2:], question.type, outcome)
 
     def _read(self, key: bytes) -> Question | None:
         question = read(key, self._apex, self.udp_size)
@@ -248,7 +251,7 @@ class Memo(Generic[T]):
         outcome = self._limited(b"\0\0" + key, client, action)
         if outcome.packet is None or outcome.query is None:
             return SILENT
-        return _told(outcome.packet[2:], outcome.query.type, outcome)
+        return told(outcome.packet[2:], outcome.query.type, outcome)
 
     # Answers ------------------------------------------------------------------------------------
 
@@ -281,7 +284,7 @@ class Memo(Generic[T]):
                 body = self._made_up(lower, client, NOERROR)
                 if body is not None:
                     slot = kind(question.type, NOERROR, False)
-                    entry: Entry[T] = Entry(question.norm, self._depends(labels), slot)
+                    entry: Entry[T] = Entry(question.norm, depends(labels, self.aliases), slot)
                     return self._remember(entry, body)
             if records and len(records) * RECORD_MIN > question.limit:
                 records = None  # not all of it will be in the answer
@@ -289,7 +292,7 @@ class Memo(Generic[T]):
                 draws = self._draws(frame, question, name, records)
                 if draws.least <= question.limit:
                     slot = kind(question.type, NOERROR, False)
-                    entry = Entry(question.norm, self._depends(labels), slot, draws)
+                    entry = Entry(question.norm, depends(labels, self.aliases), slot, draws)
                     return self._remember(entry, draws.draw(self._rng))
         outcome = self._ask(b"\0\0" + question.norm, client)
         if outcome is None or outcome.packet is None:
@@ -303,7 +306,9 @@ class Memo(Generic[T]):
             source = self._frame(question, name, records, body)
             if source is not None:
                 body = source.draw(self._rng)
-        return self._remember(Entry(question.norm, self._depends(labels), slot, source), body)
+        return self._remember(
+            Entry(question.norm, depends(labels, self.aliases), slot, source), body
+        )
 
     def _frame(
         self, question: Question, name: Name, records: Sequence[Record], body: bytes
@@ -336,17 +341,15 @@ class Memo(Generic[T]):
                 octets += entry.source.octets
             entry.add(body, self._form(found))
             if entry.source is not None and entry.source.orders:
-                octets += sum([self._draw(entry, entry.source) for _ in range(entry.wanted)])
+                for _ in range(entry.wanted):
+                    octets += self._take(entry, entry.source.draw(self._rng))
                 found = self._found(entry.latest, entry.kind)
             self.answers[norm] = entry.deal()
         self._kept.add(entry, octets)
         return found
 
-    def _draw(self, entry: Entry[T], source: Draws) -> int:
-        """One order more; what that takes of memory."""
-        return self._take(entry, source.draw(self._rng))
-
     def _take(self, entry: Entry[T], body: bytes) -> int:
+        """One draw more; what that takes of memory."""
         replaced = entry.add(body, self._form(self._found(body, entry.kind)))
         if replaced is None:
             return len(body) + DRAW_OCTETS
@@ -357,7 +360,7 @@ class Memo(Generic[T]):
         """Draw some more orders."""
         for _ in range(entry.wanted):
             if entry.source is not None:
-                octets = self._draw(entry, entry.source)
+                octets = self._take(entry, entry.source.draw(self._rng))
             else:
                 outcome = self._ask(b"\0\0" + entry.norm, client)
                 if outcome is None or outcome.packet is None:
@@ -367,16 +370,6 @@ class Memo(Generic[T]):
                 octets = self._take(entry, outcome.packet[2:])
             self._kept.charge(entry, octets)
         self.answers[entry.norm] = entry.deal()
-
-    def _depends(self, labels: Sequence[bytes]) -> tuple[bytes, ...]:
-        """The services that a name may depend on: all its labels, without underscores.
-
-        The empty label stands for all services.
-        """
-        found = [label.removeprefix(b"_") for label in labels]
-        if not self.aliases.isdisjoint(found):
-            found.append(b"")
-        return tuple(dict.fromkeys(found))
 
     def _not_there(
         self, question: Question, labels: Sequence[bytes], client: bytes
@@ -396,10 +389,6 @@ class Memo(Generic[T]):
         """The answer to what does not exist."""
         self._client = client
         return self._negative.body(question, len(question.name) - len(self._apex), rcode)
-
-
-def _told(body: bytes, type_: int, outcome: Outcome) -> Found:
-    return 0, len(body), kind(type_, outcome.rcode, outcome.truncated), body
 
 
 def settle(memo: Memo[T], settings: DnsSettings, secrets: Sequence[bytes]) -> None:

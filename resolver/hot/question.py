@@ -7,6 +7,8 @@ perhaps an OPT record with nothing or a cookie in it), or it is not read here at
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from resolver.cookies import COOKIE
@@ -122,3 +124,14 @@ def labels_of(name: bytes, apex: bytes) -> list[bytes]:
         labels.append(name[at : at + length])
         at += length
     return labels if at == end else []
+
+
+def depends(labels: Iterable[bytes], aliases: AbstractSet[bytes]) -> tuple[bytes, ...]:
+    """The services that a name may depend on: all its labels, without underscores.
+
+    The empty label stands for all services: an alias may lead to any.
+    """
+    found = [label.removeprefix(b"_") for label in labels]
+    if not aliases.isdisjoint(found):
+        found.append(b"")
+    return tuple(dict.fromkeys(found))

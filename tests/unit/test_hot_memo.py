@@ -18,6 +18,7 @@ from discod.model.catalog import Catalog
 from discod.model.endpoint import Alias, Endpoint, Host
 from discod.model.settings import DnsSettings
 from resolver.hot.entry import DRAWS_MAX, SILENT
+from resolver.hot.memo import RENEWED_MAX
 from resolver.hot.slots import kind
 from tests.hot import CLIENT, Hot
 from tests.resolving import HOSTS, NAMED, WEB, endpoint, errors, made, packet
@@ -224,21 +225,111 @@ def test_all_orders_come_up_and_as_often_as_their_weights_say() -> None:
 MANY = made(endpoint("many", f"a-{i}-80", f"10.0.0.{i}") for i in range(5))
 
 
-def test_a_few_take_turns_exactly() -> None:
+def bodies(hot: Hot, query: bytes, count: int) -> list[bytes]:
+    found = [hot.find(query) for _ in range(count)]
+    assert None not in found
+    return [one[3] for one in found if one is not None]
+
+
+@pytest.mark.parametrize(("name", "qtype"), [("few", "A"), ("_http._tcp.few", "SRV")])
+def test_a_few_take_turns_exactly_from_the_first_question_on(name: str, qtype: str) -> None:
     hot = Hot(made(endpoint("few", f"a-{i}-80", f"10.0.0.{i}") for i in range(3)))
-    for name, qtype in (("few", "A"), ("_http._tcp.few", "SRV")):
-        query = packet(f"{name}.discod.internal", qtype)
-        seen: Counter[bytes] = Counter()
-        for _ in range(1 + 1 + 300):
-            found = hot.find(query)
-            assert found is not None
-            seen[found[3]] += 1
-        assert len(seen) == 3
-        assert max(seen.values()) - min(seen.values()) <= 4  # the first ones came alone
-        firsts = {str(read(b"\0\0" + body).rr[0].rdata) for body in seen}
-        assert len(firsts) == 3
-        for body in seen:
-            assert len(read(b"\0\0" + body).rr) == 3
+    query = packet(f"{name}.discod.internal", qtype)
+    given = bodies(hot, query, 300)
+    assert len(set(given)) == 3
+    for at in range(0, 300, 3):
+        assert given[at : at + 3] == given[:3]
+    firsts = {str(read(b"\0\0" + body).rr[0].rdata) for body in given}
+    assert len(firsts) == 3
+    for body in given[:3]:
+        assert len(read(b"\0\0" + body).rr) == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "size"), [(5, None), (7, None), (7, 600), (16, 1232), (40, 1232)]
+)
+def test_what_is_additional_is_cut_as_the_responder_cuts_it(count: int, size: int | None) -> None:
+    catalog = made(
+        endpoint("wide", f"c-{port}{tail}", f"{net}{port}", port=port, target=f"c-{port}")
+        for port in range(80, 80 + count)
+        for tail, net in (("", "10.0.0."), ("-v6", "fd00::"))
+    )
+    hot = Hot(catalog)
+    hot.ask(packet("wide.discod.internal", "A", size=4096 if size else None))
+    query = packet("_http._tcp.wide.discod.internal", "SRV", size=size)
+    hot.ask(query)
+    slow = hot.memo.slow
+    limit = size or 512
+    targets: dict[str, list[tuple[str, int]]] = {}
+    full = hot.fresh().respond(query, "127.0.0.1", "tcp", 0).packet
+    assert full is not None
+    for rr in read(full).ar:
+        if rr.rtype != 41:
+            targets.setdefault(str(rr.rname), []).append((str(rr.rdata), rr.rtype))
+    sizes = set()
+    for body in bodies(hot, query, 40):
+        parsed = read(b"\0\0" + body)
+        assert len(parsed.rr) == count or parsed.header.tc
+        if parsed.header.tc:
+            continue
+        assert len(body) + 2 <= limit
+        sizes.add(len(body))
+        order = [str(rr.rdata.target) for rr in parsed.rr]
+        wanted = [(name, *rdata) for name in order for rdata in targets[name]]
+        told = [(str(rr.rname), str(rr.rdata), rr.rtype) for rr in parsed.ar if rr.rtype != 41]
+        assert told == wanted[: len(told)]  # the first of them, in the order of their targets
+        assert len(told) < len(wanted)
+        # The next one would not have fitted: a label and a pointer, 10 octets, an address.
+        owner, _, type_ = wanted[len(told)]
+        label = len(owner.split(".")[0]) + 1
+        assert len(body) + 2 + label + 2 + 10 + (4 if type_ == 1 else 16) > limit
+    if sizes:
+        assert hot.memo.slow == slow  # drawn here, not by the responder
+
+
+def test_what_was_asked_for_is_made_anew_with_a_change() -> None:
+    def catalog(last: int, revision: int) -> Catalog:
+        return replace(
+            made([endpoint("s", f"a-{i}-80", f"10.0.0.{last + i}") for i in range(2)]),
+            revision=revision,
+        )
+
+    hot = Hot(catalog(1, 5))
+    asked = [packet("s.discod.internal", "A"), packet("s.discod.internal", "AAAA")]
+    other = packet("_http._tcp.s.discod.internal", "SRV")
+    for query in (*asked, other):
+        hot.ask(query)
+    hot.memo.stream = False
+    for revision in (6, 7):
+        hot.tell(catalog(revision, revision), ("s",), hosts=False)
+        entries = hot.memo._kept.entries
+        assert {query[2:] for query in asked} <= set(entries)
+        assert (other[2:] in entries) == (revision == 6)  # nobody asked for it any more
+        slow = hot.memo.slow
+        for query in asked:
+            assert entries[query[2:]].asleep
+            assert query[2:] not in hot.memo.answers
+            same(hot, query)
+            assert not entries[query[2:]].asleep
+        assert hot.memo.slow == slow
+        given = bodies(hot, asked[0], 6)
+        assert len(set(given)) == 2 and given[0] != given[1]
+
+
+def test_little_is_made_anew_at_a_time() -> None:
+    catalog = made(endpoint(f"s{i}", "a-1-80", "10.1.0.1") for i in range(2 * RENEWED_MAX))
+    hot = Hot(catalog)
+    for i in range(2 * RENEWED_MAX):
+        hot.ask(packet(f"s{i}.discod.internal", "A"))
+    large = made(endpoint("large", f"a-{i}-80", f"10.2.{i // 250}.{i % 250}") for i in range(600))
+    hot.tell(replace(catalog, revision=9), catalog.services, hosts=False)
+    assert len(hot.memo) == RENEWED_MAX
+    hot = Hot(large)
+    hot.memo.stream = True
+    hot.ask(packet("large.discod.internal", "A"))
+    assert len(hot.memo) == 1
+    hot.tell(replace(large, revision=9), ("large",), hosts=False)
+    assert len(hot.memo) == 0
 
 
 def test_draws_are_bounded() -> None:

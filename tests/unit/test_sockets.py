@@ -12,6 +12,9 @@ import pytest
 from discod.model.settings import ListenAddress
 from resolver.sockets import by_lane, open_all
 
+HOST = "127.53.0.1"
+"""Ours alone: on 127.0.0.1 a client of somebody else may leave from the very port that a UDP socket
+was given and that is wanted for TCP as well."""
 ANY = ListenAddress(ip_address("127.0.0.1"), 0)
 ANY6 = ListenAddress(ip_address("::1"), 0)
 
@@ -22,7 +25,7 @@ def stack() -> Iterator[ExitStack]:
         yield made
 
 
-def udp(*, shared: bool = False, port: int = 0, host: str = "127.0.0.1") -> socket.socket:
+def udp(*, shared: bool = False, port: int = 0, host: str = HOST) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     if shared:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -31,7 +34,7 @@ def udp(*, shared: bool = False, port: int = 0, host: str = "127.0.0.1") -> sock
 
 
 def tcp(port: int = 0) -> socket.socket:
-    return socket.create_server(("127.0.0.1", port))
+    return socket.create_server((HOST, port))
 
 
 def place(sock: socket.socket) -> ListenAddress:
@@ -75,7 +78,7 @@ def test_an_address_in_use_is_named_and_what_was_opened_is_closed(
 ) -> None:
     with udp() as taken:
         at = place(taken)
-        with pytest.raises(OSError, match=f"udp 127.0.0.1 port {at.port}"), ExitStack() as inner:
+        with pytest.raises(OSError, match=f"udp {HOST} port {at.port}"), ExitStack() as inner:
             open_all((ANY, at), lanes, (), inner)
         with tcp(at.port):
             pass  # its port is free again
@@ -143,7 +146,7 @@ def test_wildcards_tell_which_address_was_asked(stack: ExitStack) -> None:
 @pytest.mark.parametrize("what", ["udp", "tcp"])
 def test_a_socket_that_belongs_to_no_address_is_refused(stack: ExitStack, what: str) -> None:
     stray = udp() if what == "udp" else tcp()
-    expected = f"{what} 127.0.0.1 port {place(stray).port} .* dns.listen"
+    expected = f"{what} {HOST} port {place(stray).port} .* dns.listen"
     with pytest.raises(OSError, match=expected):
         open_all((ANY,), 1, (stray,), stack)
     stack.close()
