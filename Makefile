@@ -7,7 +7,7 @@ BENCHMARKS := $(filter-out __main__,$(basename $(notdir $(shell grep -l "^if __n
 SHELL_SCRIPTS := $(filter-out %.py %__pycache__,$(wildcard scripts/*)) .ci/run $(wildcard deploy/*.sh)
 
 .NOTPARALLEL:
-.PHONY: help run test check lint format demo bench test-faults soak fuzz-dns docs lock clean env-run env-dev env-fuzz packages
+.PHONY: help run test check lint format demo bench test-faults soak fuzz fuzz-dns docs lock clean env-run env-dev env-fuzz packages
 
 help: ## List the targets
 	@sed -n 's/^\([a-z%-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | \
@@ -47,6 +47,9 @@ test-faults: env-dev packages ## The fault suite alone, with its table: what use
 
 soak: env-dev packages ## Hours of random operations and faults, e.g. ARGS="--hours 2" (root)
 	$(PY) -m tests.lab.soak $(ARGS)
+
+fuzz: env-fuzz ## Coverage-guided fuzzing of every input; e.g. ARGS="store -max_total_time=600"
+	$(PY) -m tests.fuzz $(if $(filter-out -%,$(ARGS)),,all) $(or $(ARGS),-max_total_time=120)
 
 fuzz-dns: env-fuzz ## Coverage-guided fuzzing of DNS; e.g. ARGS="query -max_total_time=600"
 	$(PY) -m tests.fuzz $(or $(ARGS),-max_total_time=60)

@@ -14,6 +14,9 @@ from signal import SIGTERM, Signals
 
 from discod.model.endpoint import Address, Protocol
 
+SIGNAL_MAX = 64
+"""SIGRTMAX on Linux (signal(7))."""
+
 
 class Status(StrEnum):
     """``State.Status`` of the engine."""
@@ -103,9 +106,12 @@ class Container:
         """
         text = self.stop_signal.strip().upper()
         if text.isdecimal() and text.isascii():
-            return int(text) if 1 <= int(text[:3]) <= 64 and len(text) <= 2 else SIGTERM.value
+            return (
+                int(text) if 1 <= int(text[:3]) <= SIGNAL_MAX and len(text) <= 2 else SIGTERM.value
+            )
         name, plus, offset = text.removeprefix("SIG").partition("+")
         try:
-            return Signals[f"SIG{name}"].value + (int(offset) if plus else 0)
+            number = Signals[f"SIG{name}"].value + (int(offset) if plus else 0)
         except (KeyError, ValueError):
             return SIGTERM.value
+        return number if 1 <= number <= SIGNAL_MAX else SIGTERM.value

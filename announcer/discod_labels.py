@@ -125,7 +125,7 @@ def _add(
         into[key] = faults.said(label, raw, _CONTAINER_KEYS[key])
         return
     if key not in _PORT_KEYS:
-        faults.add(label, raw, _unknown(key, scoped=scoped))
+        faults.add(label, raw, _unknown(key, scoped=scoped, advise=not faults.many))
         return
     field_, parser = _PORT_KEYS[key]
     said = faults.said(label, raw, parser)
@@ -137,13 +137,14 @@ def _add(
         into.setdefault(field_, Said(label, raw, CheckWord("none")))
 
 
-def _unknown(key: str, *, scoped: bool) -> str:
+def _unknown(key: str, *, scoped: bool, advise: bool) -> str:
     if key.partition(".")[0] in _LATER:
         return "not supported by this version"
     if scoped and key in _CONTAINER_KEYS:
         return f"this key is of the whole container: {PREFIX}{key}"
     known = [*_PORT_KEYS, "attr.<key>", *(() if scoped else _CONTAINER_KEYS)]
-    near = difflib.get_close_matches(key[:40], known, n=1, cutoff=0.5)
+    # Half a millisecond each: thousands of wrong labels would hold up everybody else.
+    near = difflib.get_close_matches(key[:40], known, n=1, cutoff=0.5) if advise else []
     if near:
         return f"unknown key, did you mean {near[0]!r}?"
     return f"unknown key, expected one of {', '.join(sorted(known))}"

@@ -18,6 +18,9 @@ from discod.model.endpoint import Address, Protocol
 OUTPUT_MAX = 200
 """Characters kept of a HEALTHCHECK's output: enough for a person to recognise the failure."""
 
+PID_MAX = 2**22
+"""The kernel's own limit (proc(5)); more than a C int holds would be an error of another kind."""
+
 _ID = re.compile(r"[0-9a-f]{12,64}\Z")
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 _TIME = re.compile(
@@ -53,7 +56,7 @@ def parse_container(document: Mapping[str, Any]) -> Container:
         name=_text(document, "Name").removeprefix("/"),
         image=_text(config, "Image"),
         status=status,
-        pid=max(_integer(state, "Pid"), 0),
+        pid=_pid(state),
         exit_code=_integer(state, "ExitCode"),
         oom_killed=state.get("OOMKilled") is True,
         started=unix_seconds(_text(state, "StartedAt")),
@@ -116,6 +119,11 @@ def _text(parent: Mapping[str, Any], name: str) -> str:
 def _integer(parent: Mapping[str, Any], name: str) -> int:
     value = parent.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _pid(state: Mapping[str, Any]) -> int:
+    value = _integer(state, "Pid")
+    return value if 0 < value <= PID_MAX else 0
 
 
 def _status(state: Mapping[str, Any]) -> Status:

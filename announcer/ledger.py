@@ -13,6 +13,9 @@ Of each endpoint two keys are ours, its record and its withdrawal, and one trans
     gone        deleted         put, history lease  (kept for a while, then expires by itself)
 
 An alias has a record and no more: nothing stands behind it that could go down.
+
+Each transaction goes with guards (`guards`): that both keys are still as this ledger knows them. So
+one that was sent twice, or that a member which stood still executes late, changes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +36,10 @@ from discod.model.schema import (
     encode_endpoint,
     encode_withdrawal,
 )
-from discod.store.base import MAX_OPS, Delete, KeyValue, Op, Put, Removed, Snapshot
+from discod.store.base import MAX_OPS, Delete, KeyValue, Op, Put, Removed, Snapshot, Unchanged
+
+KEYS_EACH = 2
+"""Keys of one endpoint: so many operations at most, and so many guards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ class Ledger:
         self._aliases: dict[EndpointId, Alias] = {}
         self._singles: dict[str, bytes] = {}  # host record, refusals: key -> value
         self._stored: dict[str, _Stored] = {}
+        self._foreign: dict[str, int] = {}  # what a stranger wrote over ours -> revision
         self._deleted: dict[str, int] = {}  # own deletions the watch has not confirmed -> revision
         self._dirty: dict[EndpointId, None] = {}
         self._dirty_singles: dict[str, None] = {}
@@ -95,6 +102,11 @@ class Ledger:
         """Whether a snapshot came: before it, nothing is pending."""
         self.docker_known = False
         """Whether the engine's list is in: before it, records of containers are left alone."""
+
+    @property
+    def host(self) -> str:
+        """Whose keys these are."""
+        return self._host
 
     # What producers say -------------------------------------------------------------------------
 
@@ -159,6 +171,7 @@ class Ledger:
         write repeated meanwhile is harmless. So nothing depends on revisions that only go up.
         """
         self._stored.clear()
+        self._foreign.clear()
         self._deleted.clear()
         for item in snapshot.items:
             self.seen(item)
@@ -170,6 +183,7 @@ class Ledger:
         key = event.key
         stored = self._stored.get(key)
         if isinstance(event, Removed):
+            self._foreign.pop(key, None)
             if stored is not None and stored.revision < event.revision:
                 del self._stored[key]
                 self._mark(key)
@@ -182,9 +196,11 @@ class Ledger:
             return
         if self._mine(key, event.value):
             self._stored[key] = _Stored(event.value, event.lease, event.revision)
+            self._foreign.pop(key, None)
             self._mark(key)
-        elif stored is not None:  # ours was overwritten by something else
-            del self._stored[key]
+        elif stored is not None or key in self._foreign:  # ours was overwritten by something else
+            self._stored.pop(key, None)
+            self._foreign[key] = event.revision
             self._mark(key)
 
     def committed(self, ops: Iterable[Op], revision: int) -> None:
@@ -193,6 +209,7 @@ class Ledger:
             stored = self._stored.get(op.key)
             if stored is not None and stored.revision > revision:
                 continue  # the watch was faster, and has newer word
+            self._foreign.pop(op.key, None)
             if isinstance(op, Put):
                 self._stored[op.key] = _Stored(op.value, op.lease, revision)
                 self._deleted.pop(op.key, None)
@@ -212,7 +229,8 @@ class Ledger:
     def pending(self, leases: Leases, now: float) -> list[list[Op]]:
         """The transactions that remain, withdrawals first; empty when store and wish agree.
 
-        Both keys of an endpoint are always in the same transaction; at most `MAX_OPS` in one.
+        Both keys of an endpoint are always in the same transaction; at most `MAX_OPS` in one, and
+        as many guards.
         """
         if not self.known:
             return []
@@ -233,6 +251,47 @@ class Ledger:
             else:
                 del self._dirty_singles[key]
         return list(_packed(withdraw)) + list(_packed(other))
+
+    def guards(self, ops: Iterable[Op]) -> list[Unchanged]:
+        """What must hold for a transaction of `pending` to be the one that is meant.
+
+        Of an endpoint both keys, whichever is written: a late "put" must not outlive a withdrawal.
+        """
+        keys: dict[str, None] = {}
+        for op in ops:
+            keys.update(dict.fromkeys(self._together(op.key)))
+        return [Unchanged(key, self._revision(key)) for key in keys]
+
+    def endpoint_of(self, key: str) -> EndpointId | None:
+        """Whose record a key is; None: it is no record's."""
+        parsed = self._keys.parse(key)
+        return parsed.id if isinstance(parsed, RecordKey) else None
+
+    def wants(self, key: str) -> bytes | None:
+        """The value that an endpoint's record shall have; None: none, or it is not one of ours."""
+        id_ = self.endpoint_of(key)
+        status = None if id_ is None or id_ in self._aliases else self.wanted(id_)
+        return encode_endpoint(status.endpoint) if status is not None and status.up else None
+
+    def own_endpoint(self, event: Removed) -> bytes | None:
+        """The value of a record of ours that this takes away; None: of no such record."""
+        had = self._stored.get(event.key)
+        known = had is not None and had.revision < event.revision
+        return had.value if had and known and self.endpoint_of(event.key) else None
+
+    def own_endpoints(self) -> dict[str, bytes]:
+        """Every record of ours that the store has, as far as is known."""
+        return {key: had.value for key, had in self._stored.items() if self.endpoint_of(key)}
+
+    def _together(self, key: str) -> tuple[str, ...]:
+        match self._keys.parse(key):
+            case RecordKey(id_) | WithdrawnKey(_, id_):
+                return self._keys.record(id_), self._keys.withdrawn(self._host, id_)
+        return (key,)
+
+    def _revision(self, key: str) -> int:
+        stored = self._stored.get(key)
+        return stored.revision if stored is not None else self._foreign.get(key, 0)
 
     def leases_changed(self) -> None:
         """Compare everything again: what was attached to other leases is written anew."""
@@ -330,10 +389,12 @@ class Ledger:
 
 def _packed(groups: Iterable[list[Op]]) -> Iterator[list[Op]]:
     batch: list[Op] = []
+    guards = 0
     for group in groups:
-        if len(batch) + len(group) > MAX_OPS:
+        if guards + KEYS_EACH > MAX_OPS:
             yield batch
-            batch = []
+            batch, guards = [], 0
         batch = batch + group
+        guards += KEYS_EACH
     if batch:
         yield batch

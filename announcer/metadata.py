@@ -102,6 +102,11 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    @property
+    def many(self) -> bool:
+        """Whether more are found than anybody is told: advice on further ones is for nobody."""
+        return len(self._found) > FAULTS_MAX
+
     def add(self, subject: str, value: str, expected: str) -> None:
         """Note one fault; what a user wrote is cut to a bounded length, a label made printable."""
         label = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in subject[:SUBJECT_MAX])

@@ -65,6 +65,9 @@ class Pidfds:
         """
         if not self._shared and hasattr(os, "pidfd_open"):
             self._shared = shares_pids(self._engine_socket)
+        if self._full and _can_open():
+            self._full = False
+            log.info("processes can be watched again")
         return self._shared and not self._full
 
     def watches(self, key: str, pid: int | None = None) -> bool:
@@ -135,11 +138,15 @@ def shares_pids(engine_socket: str) -> bool:
     """
     if not engine_socket:
         return False
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        if probe.connect_ex(engine_socket) != 0:
-            return False
-        raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            if probe.connect_ex(engine_socket) != 0:
+                return False
+            raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    except OSError as error:  # out of descriptors: asked again at the next occasion
+        log.warning("engine's process not looked at", extra=fields(error=error))
+        return False
     pid, _, _ = struct.unpack("=iII", raw)
     if pid <= 0:
         return False
@@ -149,6 +156,15 @@ def shares_pids(engine_socket: str) -> bool:
         return True  # an ordinary user may not look, and seldom runs an engine inside an engine
     except OSError:
         return False
+
+
+def _can_open() -> bool:
+    """Whether there is a descriptor to spare, by taking one."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
 
 
 def kill_contained(pid: int, container: str) -> None:

@@ -29,6 +29,9 @@ OUTPUT_MAX = 4096
 DETAIL_MAX = 200
 """Characters of a command's output that are shown."""
 
+OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What is wrong with this host, and says nothing of the endpoint."""
+
 Execute = Callable[[Sequence[str], float], Awaitable[tuple[int, str]]]
 """Runs argv within a deadline in seconds; exit status and output.
 
@@ -67,7 +70,9 @@ async def probe(check: Check, endpoint: Endpoint, *, execute: Execute) -> ProbeR
                     return ProbeResult(ok=True, detail=f"connected to {where}")
                 return await _http(check, where, stream)
         except OSError as error:
-            return ProbeResult(ok=False, detail=_refusal(error, where))
+            return ProbeResult(
+                ok=False, detail=_refusal(error, where), ran=error.errno not in OUT_OF_MEANS
+            )
         except trio.BrokenResourceError as error:
             cause = error.__cause__
             detail = _refusal(cause, where) if isinstance(cause, OSError) else str(error)
@@ -181,7 +186,8 @@ async def _command(check: Check, execute: Execute) -> ProbeResult:
         detail = f"command not run: {error}"[:DETAIL_MAX]
         return ProbeResult(ok=False, detail=detail, ran=error.status < 500)
     except OSError as error:
-        return ProbeResult(ok=False, detail=f"command not run: {error}"[:DETAIL_MAX])
+        detail = f"command not run: {error}"[:DETAIL_MAX]
+        return ProbeResult(ok=False, detail=detail, ran=error.errno not in OUT_OF_MEANS)
     said = " ".join(output.split())[:DETAIL_MAX]
     ended = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
     return ProbeResult(ok=status == 0, detail=f"{ended}: {said}" if said else ended)

@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from announcer.ledger import Leases, Ledger
+from announcer.shield import Shield
 from discod.backoff import Backoff
 from discod.log import fields
 from discod.metrics import Metrics
@@ -31,6 +32,7 @@ from discod.store.base import (
     StoreError,
     StoreRejected,
     StoreUnavailable,
+    Unchanged,
 )
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,10 @@ hosts with one name, a tool that fights with us, or an endpoint that flaps, must
 store."""
 CALM_PAUSE = 1.0
 """Seconds between two looks while nothing else is to be written."""
+OUTDATED = 0.3
+"""Seconds that the watch has, after a guard did not hold, to say what we do not know. Then the same
+is written without guards: what stands in the way is nothing that a ledger knows (a stranger's value
+under our key)."""
 LAST_RENEWAL = 0.5
 """Seconds that stopping may wait for the last renewal of the lease."""
 
@@ -64,6 +70,7 @@ class Publisher:
     ) -> None:
         self._store = store
         self.ledger = ledger
+        self.shield = Shield(ledger)
         self._keys = keys
         self._lease_ttl = lease_ttl
         self._history_ttl = history_ttl
@@ -79,6 +86,10 @@ class Publisher:
         self._history_doubt = trio.Event()
         self._puts: dict[str, tuple[bytes, list[float]]] = {}  # key -> value, when it was put
         self._fought_over: set[str] = set()
+        self._outdated: dict[str, tuple[float, list[Unchanged]]] = {}  # see OUTDATED
+        self._no_history = False  # the history lease is refused: nothing can be put
+        self._unsaved = False
+        """Whether the lease file could not be written; it is tried again at each renewal."""
         self._leaving: dict[str, float] = {}  # record key -> when its end was known, trio's clock
         self.error = ""
         """Why the last write failed; empty when it worked."""
@@ -145,6 +156,8 @@ class Publisher:
             self._wake = trio.Event()
             leases = self.leases
             if leases is None:
+                if self._no_history and self._host_lease:
+                    await self._only_delete(Leases(self._host_lease, 0))
                 continue
             transactions = self.ledger.pending(leases, self._clock())
             if not transactions:
@@ -158,12 +171,15 @@ class Publisher:
                         self._fought_over.discard(key)
                 continue
             wrote = False
+            refused: StoreRejected | None = None
             try:
                 for ops in transactions:
                     calm = [op for op in ops if self._calm(op)]
                     if calm:
-                        await self._commit(calm)
+                        refused = await self._commit_or_delete(calm) or refused
                         wrote = True
+                if refused is not None:  # all others were tried: none waits behind it
+                    raise refused
             except LeaseNotFound as error:
                 self._failed("commit", error)
                 self._lease_doubt.set()  # which of the two it was, renewing them tells
@@ -200,8 +216,47 @@ class Publisher:
         since = trio.current_time() - CALM_WINDOW
         return [at for at in times if at > since] if value == op.value else []
 
-    async def _commit(self, ops: list[Op]) -> None:
-        commit = await self._store.commit(ops)
+    async def _commit_or_delete(self, ops: list[Op]) -> StoreRejected | None:
+        """Commit; of what the store refuses, take at least the records away that have to go.
+
+        A store whose space is used up refuses every Put and grants deletions. The withdrawal's
+        reason is put later: the ledger goes on asking for it.
+        """
+        try:
+            await self._commit(ops)
+        except StoreRejected as error:
+            for op in ops:
+                if isinstance(op, Delete) and self.ledger.endpoint_of(op.key):
+                    try:
+                        await self._commit([op], guarded=False)
+                    except StoreRejected:  # it refuses us altogether, and says so by `error`
+                        break
+            return error
+        return None
+
+    async def _only_delete(self, leases: Leases) -> None:
+        """Without leases: nothing can be put, but what is gone can go."""
+        for ops in self.ledger.pending(leases, self._clock()):
+            for op in ops:
+                if isinstance(op, Delete) and self.ledger.endpoint_of(op.key):
+                    try:
+                        await self._commit([op], guarded=False)
+                    except StoreError as error:
+                        self._failed("commit", error)
+                        return
+
+    async def _commit(self, ops: list[Op], *, guarded: bool = True) -> None:
+        guards = self.ledger.guards(ops) if guarded else []
+        now = trio.current_time()
+        since, failed = self._outdated.get(ops[0].key, (now, None))
+        if failed == guards and now - since >= OUTDATED:
+            guards = []
+        commit = await self._store.commit(ops, guards)
+        if not commit.applied:
+            if failed != guards:
+                self._outdated[ops[0].key] = (now, guards)
+            raise StoreUnavailable("the store holds other than was seen; looking again")
+        self._outdated.pop(ops[0].key, None)
         self.ledger.committed(ops, commit.revision)
         for op in ops:
             if isinstance(op, Put):
@@ -235,6 +290,8 @@ class Publisher:
                 await trio.sleep(backoff.pause())
                 continue
             backoff.reset()
+            if self._unsaved:
+                await self._remember(lease)
             if self._host_lease != lease:
                 self._host_lease = lease
                 self.ledger.leases_changed()
@@ -250,9 +307,12 @@ class Publisher:
             try:
                 self._history_lease = await self._store.grant(self._history_ttl)
             except StoreError as error:
+                self._no_history = isinstance(error, StoreRejected)
                 self._failed("lease", error)
+                self.wake()
                 await trio.sleep(backoff.pause())
                 continue
+            self._no_history = False
             backoff.reset()
             self.wake()
             with trio.move_on_after(self._history_ttl / 2):
@@ -266,16 +326,25 @@ class Publisher:
         self.error = str(error)
 
     async def _remembered(self) -> int:
-        """The lease id that the last run left, 0 without one for this very domain and store."""
+        """The lease id that the last run left, 0 without one for these very keys.
+
+        Of another host name, domain or prefix the records would never be ours to delete: with that
+        lease renewed they would stay in DNS for ever, and without it they leave by themselves.
+        """
         if self._lease_file is None:
             return 0
         try:
             saved = json.loads(await trio.Path(self._lease_file).read_text())
-            lease = saved["lease"] if saved["domain"] == self._keys.domain else 0
+            mine = self._whose()
+            # What an earlier version has not written down counts as the same.
+            if any(saved.get(name, said) != said for name, said in mine.items()):
+                log.info("lease of another configuration left to end", extra=fields(**mine))
+                return 0
+            lease = saved["lease"]
             return lease if isinstance(lease, int) else 0
         except FileNotFoundError:
             return 0
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning(
                 "lease file unreadable, taking a new lease",
                 extra=fields(file=self._lease_file, error=error),
@@ -288,10 +357,21 @@ class Publisher:
         path = trio.Path(self._lease_file)
         new = path.with_suffix(".new")
         try:
-            await new.write_text(json.dumps({"lease": lease, "domain": self._keys.domain}))
+            await new.write_text(json.dumps({"lease": lease, **self._whose()}))
             await new.replace(path)
         except OSError as error:
-            log.error(
-                "lease file not written, a restart will announce anew",
-                extra=fields(file=self._lease_file, error=error),
-            )
+            if not self._unsaved:
+                log.error(
+                    "lease file not written, a restart now would announce anew; trying again",
+                    extra=fields(file=self._lease_file, error=error),
+                )
+            self._unsaved = True
+        else:
+            if self._unsaved:
+                log.info("lease file written", extra=fields(file=self._lease_file))
+            self._unsaved = False
+
+    def _whose(self) -> dict[str, str]:
+        """What a lease's records have in common."""
+        keys = self._keys
+        return {"domain": keys.domain, "prefix": keys.prefix, "host": self.ledger.host}

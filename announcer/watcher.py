@@ -24,8 +24,9 @@ from announcer.offer import Scope
 from announcer.pidfd import Pidfds
 from announcer.reading import read
 from announcer.roster import Roster, Unit
+from announcer.stream import EventStream
 from announcer.summary import Summary
-from announcer.tracked import LIVE, Tracked, basis_of, unit_key
+from announcer.tracked import LIVE, Run, Tracked, basis_of, find, run_of, unit_key
 from announcer.verdict import judge
 from discod.backoff import Backoff
 from discod.log import fields
@@ -37,6 +38,14 @@ log = logging.getLogger(__name__)
 SIGKILL = 9
 LOOK_AFTER_DEATH = 1.0
 """Seconds; in case the engine's own event is lost."""
+
+MANY = 256
+MANY_PAUSE = 1.0
+"""After so many events the list is compared once more, so many seconds later: of a reader that was
+too slow the engine drops events without a word, once about 1,000 wait for it."""
+RETRY_MOST = 1.0
+"""Seconds between two tries to reach the engine, at most: what changes with its return is to be in
+DNS within 2 s."""
 
 
 class Watcher:
@@ -66,6 +75,7 @@ class Watcher:
         self._summaries: dict[str, Summary] = {}
         self._looking: set[str] = set()
         self._again: set[str] = set()
+        self._heard = 0  # events since the last comparison for that reason
         self._nursery: trio.Nursery | None = None
         self._timers: trio.Nursery | None = None
         self.connected = False
@@ -91,28 +101,17 @@ class Watcher:
         Raises:
             LookupError: there is none, or more than one.
         """
-        found = [
-            t.container.id
-            for t in self._tracked.values()
-            if t.container.name == text or (len(text) >= 4 and t.container.id.startswith(text))
-        ]
-        if len(found) != 1:
-            what = "no container" if not found else "more than one container"
-            raise LookupError(f"{what} of this host is named {text!r}")
-        return found[0]
+        return find((tracked.container for tracked in self._tracked.values()), text)
 
     # Tasks --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Watch until cancelled; come back whenever the engine does."""
-        backoff = Backoff(self._rng, first=0.1, most=5.0)
+        backoff = Backoff(self._rng, first=0.1, most=RETRY_MOST)
         async with trio.open_nursery() as self._timers:
             while True:
                 try:
-                    try:
-                        await self._session(backoff)
-                    finally:
-                        self._nursery = None
+                    await self._session(backoff)
                 except* EngineError as group:
                     error = group.exceptions[0]
                     while isinstance(error, BaseExceptionGroup):
@@ -141,23 +140,40 @@ class Watcher:
         """
         await self._engine.ping()
         async with self._engine.events() as events, trio.open_nursery() as self._nursery:
-            await self._compare()
-            self.connected, self.error = True, ""
-            self.answered.set()
-            self.since = self._wall()
-            self._metrics.docker_connected.set(1)
-            backoff.reset()
-            log.info("docker connected", extra=fields(containers=len(self._tracked)))
-            self._nursery.start_soon(self._compare_periodically)
-            async for event in events:
-                if isinstance(event, Resync):
-                    log.warning(
-                        "engine events missing, comparing with its list",
-                        extra=fields(reason=event.reason),
-                    )
-                    self._nursery.start_soon(self._compare)
-                else:
-                    self._event(event)
+            try:
+                self._heard = 0
+                await self._compare()
+                self.connected, self.error = True, ""
+                self.answered.set()
+                self.since = self._wall()
+                self._metrics.docker_connected.set(1)
+                backoff.reset()
+                log.info("docker connected", extra=fields(containers=len(self._tracked)))
+                self._nursery.start_soon(self._compare_periodically)
+                await self._read(events, self._nursery)
+            finally:
+                # Before the connection is let go, which takes time: a look that is due meanwhile
+                # must not find a nursery that takes nothing any more.
+                self._nursery = None
+
+    async def _read(self, events: EventStream, nursery: trio.Nursery) -> None:
+        async for event in events:
+            if isinstance(event, Resync):
+                log.warning(
+                    "engine events missing, comparing with its list",
+                    extra=fields(reason=event.reason),
+                )
+                nursery.start_soon(self._compare)
+            else:
+                self._event(event)
+                self._heard += 1
+                if self._heard == MANY:
+                    nursery.start_soon(self._compare_after_many)
+
+    async def _compare_after_many(self) -> None:
+        await trio.sleep(MANY_PAUSE)
+        self._heard = 0
+        await self._compare()
 
     async def _compare_periodically(self) -> None:
         while True:
@@ -173,12 +189,20 @@ class Watcher:
             await self._look(id_)
         async with trio.open_nursery() as nursery:
             for id_, summary in summaries.items():
-                if self._summaries.get(id_) != summary or id_ not in self._tracked:
+                if self._summaries.get(id_) != summary or self._unwatched(id_):
                     nursery.start_soon(self._look, id_)
         self._summaries = dict(summaries)
         if not self.listed:
             self.listed = True
             self._on_listed()
+
+    def _unwatched(self, id_: str) -> bool:
+        """Whether a container is unknown, or runs without its pidfd (descriptors had run out)."""
+        tracked = self._tracked.get(id_)
+        if tracked is None:
+            return True
+        pid = tracked.living
+        return pid > 0 and not self._pidfds.watches(id_, pid) and self._pidfds.available
 
     # Events -------------------------------------------------------------------------------------
 
@@ -206,7 +230,7 @@ class Watcher:
             case "kill" if event.signal in (container.stop_signal_number, SIGKILL):
                 self._stopping(tracked)
             case "die" if not self._pidfds.watches(container.id):
-                self._dead(container.id, container.pid)
+                self._dead(container.id, run_of(container))
             case "pause":
                 self._show(replace(container, status=Status.PAUSED), tracked)
             case "health_status: unhealthy":
@@ -244,12 +268,12 @@ class Watcher:
                 tracked.stopping = 0.0
                 self._show(tracked.container, tracked)
 
-    def _dead(self, id_: str, pid: int) -> None:
-        """The main process ended."""
+    def _dead(self, id_: str, run: Run) -> None:
+        """The main process of a run ended."""
         tracked = self._tracked.get(id_)
-        if tracked is None or tracked.container.pid != pid or tracked.dead_pid == pid:
+        if tracked is None or run_of(tracked.container) != run or tracked.dead == run:
             return
-        tracked.dead_pid = pid
+        tracked.dead = run
         self._show(tracked.container, tracked)
         if self._timers is not None:
             self._timers.start_soon(self._look_later, id_)
@@ -295,7 +319,7 @@ class Watcher:
             tracked = self._tracked[container.id] = Tracked(container)
         fresh = False
         if container.status in LIVE and container.pid:
-            known = tracked.dead_pid == container.pid
+            known = tracked.dead == run_of(container)
             if not known and not self._pidfds.watches(container.id, container.pid):
                 fresh = self._open(container)
         else:
@@ -317,10 +341,11 @@ class Watcher:
         if not self._pidfds.available:
             return False
         try:
-            self._pidfds.watch(container.id, pid, partial(self._dead, container.id, pid))
+            self._pidfds.watch(
+                container.id, pid, partial(self._dead, container.id, run_of(container))
+            )
         except ProcessLookupError:
-            tracked = self._tracked[container.id]
-            tracked.dead_pid = pid
+            self._tracked[container.id].dead = run_of(container)
         return True
 
     def _show(
@@ -342,7 +367,7 @@ class Watcher:
         reading = tracked.reading
         if container.status in LIVE or reading.faults or not tracked.offers:
             tracked.offers = reading.offers
-        dead = bool(container.pid) and tracked.dead_pid == container.pid
+        dead = bool(container.pid) and tracked.dead == run_of(container)
         health = "" if container.health is Healthcheck.NONE else f" ({container.health})"
         unit = Unit(
             key=unit_key(container.id),

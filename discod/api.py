@@ -7,13 +7,14 @@ Rule: every JSON document that the API gives out is built here, and every one it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from discod.explain import Explanation, Finding
 from discod.model.catalog import Catalog, Entry
 from discod.model.endpoint import Address, Alias, Endpoint, Fault, Loss, Refusal, Withdrawal
-from discod.model.report import EndpointReport, PartReport, ProducerReport
+from discod.model.report import EndpointReport, PartReport, ProducerReport, SilentHost
 from discod.readiness import Readiness
 from discod.view import StoreReport
 
@@ -53,7 +54,10 @@ def services(catalog: Catalog) -> Document:
 
 def service(catalog: Catalog, name: str) -> Document | None:
     """``/v1/services/{name}``; None when nothing is known of it."""
-    up = [endpoint_document(e, catalog.domain) for e in catalog.services.get(name, {}).values()]
+    up = [
+        {**endpoint_document(e, catalog.domain), "suspect": _suspect(catalog, e)}
+        for e in catalog.services.get(name, {}).values()
+    ]
     withdrawn = [
         {**endpoint_document(w.endpoint, catalog.domain), **_withdrawal(w)}
         for id_, w in catalog.withdrawn.items()
@@ -82,7 +86,9 @@ def service(catalog: Catalog, name: str) -> Document | None:
     }
 
 
-def hosts(catalog: Catalog, this: str) -> Document:
+def hosts(
+    catalog: Catalog, this: str, silent: Mapping[str, SilentHost] = MappingProxyType({})
+) -> Document:
     """``/v1/hosts``: every host with a live lease, and those only known from their endpoints."""
     counts: dict[str, int] = {}
     for endpoint in catalog.endpoints():
@@ -101,9 +107,14 @@ def hosts(catalog: Catalog, this: str) -> Document:
                 "started": known.started if known else None,
                 "drained": known.drained if known else None,
                 "endpoints": counts.get(name, 0),
+                "silent": _silent(silent[name]) if name in silent else None,
             }
         )
     return {"revision": catalog.revision, "host": this, "hosts": rows}
+
+
+def _silent(host: SilentHost) -> Document:
+    return {"since": host.since, "witnesses": list(host.witnesses)}
 
 
 def producers(reports: Iterable[ProducerReport], host: str, domain: str) -> Document:
@@ -137,6 +148,7 @@ def catalog_document(catalog: Catalog, store: StoreReport) -> Document:
             "aliases": sum(len(instances) for instances in catalog.aliases.values()),
             "withdrawn": len(catalog.withdrawn),
             "lost": len(catalog.lost),
+            "suspects": len(catalog.suspects),
             "hosts": len(catalog.hosts),
             "refused": len(catalog.refused),
             "invalid": len(catalog.invalid),
@@ -297,7 +309,15 @@ def _withdrawal(withdrawal: Withdrawal) -> Document:
 
 
 def _loss(loss: Loss) -> Document:
-    return {"lost_revision": loss.revision, "at": loss.at}
+    return {"lost_revision": loss.revision, "at": loss.at, "detail": loss.detail}
+
+
+def _suspect(catalog: Catalog, endpoint: Endpoint) -> Document | None:
+    """Of an endpoint that the store lost and that is kept; None for all others."""
+    one = catalog.suspects.get(endpoint.id)
+    if one is None:
+        return None
+    return {"lost_revision": one.revision, "at": one.at, "detail": one.detail}
 
 
 def _refusal(refusal: Refusal) -> Document:

@@ -34,10 +34,12 @@ from discod.config_values import (
 from discod.model.names import LABEL_RULE, is_domain, is_label, is_port_name, service_fault
 from discod.model.settings import (
     AnnounceSettings,
+    BrakeSettings,
     CheckSettings,
     DnsSettings,
     HostSettings,
     HttpSettings,
+    LivenessSettings,
     LogSettings,
     StoreSettings,
     TransferSettings,
@@ -134,6 +136,15 @@ _SHORT = text(
 )
 _LABEL = text(f"a DNS label: {LABEL_RULE}", is_label)
 
+
+def _share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise Mismatch
+    return float(value)
+
+
+_SHARE: Rule[float] = Rule("a number from 0 to 1", _share)
+
 HOST = Section(
     "host",
     HostSettings,
@@ -214,6 +225,30 @@ CHECKS = Section(
     ),
 )
 
+BRAKE = Section(
+    "brake",
+    BrakeSettings,
+    (
+        Field("enabled", BOOLEAN),
+        Field("share", _SHARE),
+        Field("window", duration(1, 3600)),
+        Field("least", integer(1, 1_000_000)),
+        Field("hold", duration(1, 86_400)),
+        Field("rate", integer(1, 10_000)),
+        Field("fall", FALL),
+    ),
+)
+
+LIVENESS = Section(
+    "liveness",
+    LivenessSettings,
+    (
+        Field("enabled", BOOLEAN),
+        Field("period", duration(0.05, 10)),
+        Field("port", integer(1, 65535)),
+    ),
+)
+
 DNS = Section(
     "dns",
     DnsSettings,
@@ -280,7 +315,9 @@ LOG = Section(
     (Field("level", choice("debug", "info", "warning", "error")),),
 )
 
-SECTIONS = {s.name: s for s in (HOST, STORE, ANNOUNCE, CHECKS, DNS, TRANSFER, HTTP, LOG)}
+SECTIONS = {
+    s.name: s for s in (HOST, STORE, ANNOUNCE, CHECKS, BRAKE, LIVENESS, DNS, TRANSFER, HTTP, LOG)
+}
 
 SERVICE_FIELDS = (
     Field("name", judged("a service name", service_fault), required=True),

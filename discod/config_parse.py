@@ -21,6 +21,9 @@ from discod.config_service import PartialCheck
 from discod.config_values import Invalid
 from discod.model.settings import CheckSettings, ServiceSettings, Settings
 
+ADVISED_MAX = 200
+"""Faults of one file up to which unknown keys are compared with known ones."""
+
 _POSITION = re.compile(r"(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)\Z", re.DOTALL)
 
 
@@ -129,7 +132,8 @@ class _Reader:
                 self._fault(wrong.path, wrong.value, wrong.expected)
 
     def _unknown(self, key: str, value: object, path: Path, known: Iterable[str]) -> None:
-        hint = nearest(key, known)
+        # A reload happens in a daemon that has other things to do: advice is not for thousands.
+        hint = nearest(key, known) if len(self.faults) < ADVISED_MAX else ""
         if not hint:
             homes = [name for name, section in SECTIONS.items() if key in section.by_key]
             hint = f"; it belongs to [{'] or ['.join(homes)}]" if homes else ""

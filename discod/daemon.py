@@ -6,6 +6,7 @@ could decide. Data flows one way: Docker -> roster -> store -> keeper -> resolve
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
 import os
@@ -15,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
 
 import trio
@@ -24,28 +25,32 @@ from announcer.announcer import Announcer
 from announcer.offer import Scope
 from discod import __version__
 from discod.activation import ActivationError, adopt, handed
+from discod.addresses import watch_addresses
 from discod.banner import banner
 from discod.config import ConfigError, load_config
-from discod.hints import Hints, settings_for
+from discod.hints import hints_for
 from discod.http import build_app
 from discod.http_server import serve_http
 from discod.identity import host_addresses, host_name
 from discod.keeper import Keeper
+from discod.lag import LoopLag
+from discod.liveness import watch_for
 from discod.log import fields, setup
 from discod.metrics import Metrics
 from discod.model.catalog import Catalog, Change
-from discod.model.endpoint import Host
+from discod.model.endpoint import Address, Host
 from discod.model.report import PartReport, ProducerReport
 from discod.model.schema import Keyspace, encode_host
 from discod.model.settings import ServiceSettings, Settings
 from discod.notify import Notifier, watchdog_period
 from discod.paths import SOCKET_NAME, runtime_dir, state_dir
-from discod.place import Memory, PlaceError, make_directory, only_one, remember, save
+from discod.place import Memory, PlaceError, keep, make_directory, only_host, only_one, remember
 from discod.readiness import Gate
 from discod.reload import needs_restart
 from discod.store.base import Delta, Snapshot, Store, StoreError, StoreRejected
 from discod.store.follow import follow
 from discod.store.opening import open_store
+from discod.suspects import Suspects
 from discod.view import Announcement, StoreReport
 from resolver.forwarding.pool import OwnUpstreamError
 from resolver.server import Resolver
@@ -96,17 +101,18 @@ class Daemon:
         rng = random.Random()
         self._rng = rng
         self.keeper = Keeper(
-            self._keys, wall=time.time, monotonic=time.monotonic, metrics=self.metrics
+            self._keys,
+            wall=time.time,
+            monotonic=time.monotonic,
+            metrics=self.metrics,
+            host=self.host,
+            brake=settings.brake,
         )
-        hints = settings_for(
-            self.host,
-            settings.dns.domain,
-            self._addresses,
-            settings.announce.hint_port,
-            store.kind,
-        )
-        self._hints = Hints(self.keeper, hints, self.metrics) if hints else None
-        self._hint_port = self._hints.bind() if self._hints else 0
+        self._suspects = Suspects(self.keeper, rng=rng)
+        who = (self.host, settings.dns.domain, self._addresses, store.kind)
+        self._hints = hints_for(self.keeper, *who, settings.announce.hint_port, self.metrics)
+        self._liveness = watch_for(self.keeper, *who, settings.liveness, self.metrics)
+        self.silent = self._liveness.silent if self._liveness else {}
         self.announcer = Announcer(
             store,
             settings.store,
@@ -118,6 +124,7 @@ class Daemon:
             rng=rng,
             wall=time.time,
         )
+        self.keeper.held = self.announcer.publisher.shield.held
         self._transfer_zone = Zone(settings.dns, self._host_record())
         self._transfers = TransferService(
             settings.transfer,
@@ -126,7 +133,7 @@ class Daemon:
             self.metrics,
             rng=rng,
             udp_size=settings.dns.udp_size,
-            hidden=self.keeper.hidden,
+            hidden=lambda: {**self.keeper.hidden(), **self.announcer.publisher.shield.held()},
         )
         self.resolver = Resolver(
             settings.dns, self._host_record(), self.metrics, rng=rng, transfers=self._transfers
@@ -165,8 +172,11 @@ class Daemon:
             self._dns_ready = True
             answering.start_soon(self._follow)
             answering.start_soon(self._transfers.run)
+            answering.start_soon(self._suspects.run)
             if self._hints is not None:
                 answering.start_soon(self._hints.run)
+            if self._liveness is not None:
+                answering.start_soon(self._liveness.run)
             async with trio.open_nursery() as announcing:
                 announcing.start_soon(self.announcer.run)
                 await self._face_people()
@@ -193,6 +203,7 @@ class Daemon:
             self._notifier.ready(f"host {self.host}, store {self._store.kind}")
             facing.start_soon(self._tick)
             facing.start_soon(self._greet)
+            facing.start_soon(watch_addresses, self.settings.host, self._addresses, self._move)
 
     async def _follow(self) -> None:
         await follow(self._store, self._keys.prefixes, self, rng=self._rng)
@@ -208,6 +219,7 @@ class Daemon:
         # by every full collection, tens of milliseconds in which an end would wait.
         gc.collect()
         gc.freeze()
+        trio.lowlevel.add_instrument(LoopLag(self.metrics))
         while True:
             self._notifier.watchdog()
             self._gate.look(self.parts())
@@ -247,17 +259,20 @@ class Daemon:
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Pass a snapshot on."""
-        self.keeper.snapshot(snapshot)
+        self.keeper.snapshot(self.announcer.publisher.shield.snapshot(snapshot))
         self.announcer.publisher.snapshot(snapshot)
         self.resolver.set_stale(not self.store.connected, self.keeper.ready.is_set())
 
     def delta(self, delta: Delta) -> None:
         """Pass changes on."""
-        self.keeper.delta(delta)
+        self.keeper.delta(self.announcer.publisher.shield.delta(delta))
         self.announcer.publisher.delta(delta)
 
     def contact(self, revision: int) -> None:
-        """Pass a sign of life on."""
+        """Pass a sign of life on, and what became of our own meanwhile."""
+        released = self.announcer.publisher.shield.delta(Delta(self.catalog.revision))
+        if released.events:
+            self.keeper.delta(released)
         self.keeper.contact(revision)
 
     def disconnected(self, error: StoreError) -> None:
@@ -298,6 +313,7 @@ class Daemon:
         zone_changed = settings.dns != self.settings.dns
         self.settings = settings
         self.announcer.rescope(self._scope(settings), settings.services)
+        self.keeper.configure(settings.brake)
         self.resolver.reload(settings.dns)
         self._transfer_zone.configure(settings.dns)
         self._transfers.configure(settings.transfer, zone_changed=zone_changed)
@@ -312,14 +328,22 @@ class Daemon:
             started=self._started,
             zone=self._zone,
             drained=self._memory.drained,
-            hint_port=self._hint_port,
-            hint_key=self._hints.key if self._hints and self._hint_port else "",
+            hint_port=self._hints.port if self._hints else 0,
+            hint_key=self._hints.key if self._hints and self._hints.port else "",
+            liveness_port=self._liveness.port if self._liveness else 0,
+            liveness_key=self._liveness.key if self._liveness else "",
         )
 
     def _announce_host(self) -> None:
         ledger = self.announcer.publisher.ledger
         ledger.keep(self._keys.host(self.host), encode_host(self._host_record()))
         self.announcer.publisher.wake()
+
+    def _move(self, addresses: tuple[Address, ...]) -> None:
+        """Offer what this host offers at its new addresses."""
+        self._addresses = addresses
+        self.announcer.rescope(self._scope(self.settings), self.settings.services)
+        self._announce_host()
 
     def _watch_for_twin(self, catalog: Catalog, change: Change) -> None:
         """Two hosts with one name would take each other's records away: say so."""
@@ -411,7 +435,7 @@ class Daemon:
                 memory.containers.setdefault(id_, time.time())
             elif memory.containers.pop(id_, None) is None:
                 raise LookupError(f"container {container!r} is not drained")
-        save(self._state_dir, memory)
+        unsaved = keep(self._state_dir, memory)
         self._drain_marks()
         self._announce_host()
         confirmed = False
@@ -421,8 +445,8 @@ class Daemon:
         said = "drained" if drained else "undrained"
         log.info("maintenance mark set", extra=fields(what=what, mark=said, confirmed=confirmed))
         if confirmed:
-            return f"{what} {said}, confirmed by the store"
-        return f"{what} {said}; the store has not confirmed it yet ({self.store.error or 'busy'})"
+            return f"{what} {said}, confirmed by the store{unsaved}"
+        return f"{what} {said}; the store is yet to confirm ({self.store.error or 'busy'}){unsaved}"
 
     def announce(
         self, services: tuple[ServiceSettings, ...]
@@ -434,6 +458,7 @@ class Daemon:
 def run_daemon(settings: Settings, config_path: Path | None, environ: Mapping[str, str]) -> int:
     """Run the daemon until a signal ends it; its exit status."""
     setup(settings.log.level)
+    faulthandler.enable()  # a watchdog's SIGABRT tells in the journal where each thread stood
 
     async def main() -> None:
         runtime = runtime_dir(settings.host, os.getuid(), environ)
@@ -441,7 +466,10 @@ def run_daemon(settings: Settings, config_path: Path | None, environ: Mapping[st
         make_directory(runtime, 0o755)
         make_directory(state, 0o700)
         sockets = adopt(handed(environ, os.getpid()))
-        with only_one(runtime):
+        with ExitStack() as mine:
+            mine.enter_context(only_one(runtime))
+            if settings.store.endpoints:  # in its own memory nobody fights over keys
+                mine.enter_context(only_host(host_name(settings.host), settings.dns.domain))
             async with open_store(settings.store) as store:
                 daemon = Daemon(settings, config_path, environ, store, runtime, state, sockets)
                 await daemon.run()

@@ -6,14 +6,15 @@ to judge it. Pure: who asks hands in every fact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from types import MappingProxyType
 
-from discod.findings import Finding, State, gather
+from discod.findings import IN_DNS, Finding, State, gather
 from discod.model.catalog import Catalog
-from discod.model.report import PartReport, ProducerReport
+from discod.model.report import PartReport, ProducerReport, SilentHost
 from discod.query import Query, parse
 from discod.view import StoreReport
 
@@ -52,6 +53,7 @@ def explain(
     parts: Iterable[PartReport],
     host: str,
     resolve: Callable[[str], Sequence[str]] | None = None,
+    silent: Mapping[str, SilentHost] = MappingProxyType({}),
 ) -> Explanation:
     """Answer `text`.
 
@@ -64,14 +66,20 @@ def explain(
         parts: The parts of this daemon.
         host: This host's name.
         resolve: What this host's resolver answers for a name, one line a record.
+        silent: Hosts that are taken as lost for not answering.
     """
     query = parse(text, catalog.domain)
     findings = gather(query, catalog=catalog, producers=producers, store=store, host=host)
     nearest: tuple[str, ...] = ()
     if not findings:
         nearest = _nearest(query, catalog, producers)
-    in_dns = any(f.state is State.UP for f in findings) or query.labels == ()
+    in_dns = any(f.state in IN_DNS for f in findings) or query.labels == ()
     notes = _notes(findings, catalog, store, parts)
+    notes += [
+        f"host {name} is silent since {moment(silent[name].since)},"
+        f" by the word of {', '.join(silent[name].witnesses)}"
+        for name in sorted({f.host for f in findings} & silent.keys())
+    ]
     if len(findings) > FINDINGS_MAX:
         notes.append(f"{len(findings)} findings; the first {FINDINGS_MAX} are listed")
     return Explanation(
@@ -128,8 +136,8 @@ def _verdict(
             return f"{shown} is not in DNS: {near}."
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else "."
         return f"{shown} is not in DNS: nothing of that {_noun(query)} is known{hint}"
-    up = [f for f in findings if f.state is State.UP]
-    rest = [f for f in findings if f.state is not State.UP]
+    up = [f for f in findings if f.state in IN_DNS]
+    rest = [f for f in findings if f.state not in IN_DNS]
     if up:
         where = ", ".join(sorted({f.host or "foreign producers" for f in up}))
         if len(up) == 1:
@@ -186,6 +194,11 @@ def _notes(
         notes.append(
             f"the Catalog is stale: no sign of the store for {store.age:.0f} s "
             f"({store.error or 'no reason known'}); DNS answers from revision {catalog.revision}"
+        )
+    if catalog.suspects:
+        notes.append(
+            f"the brake is engaged: {len(catalog.suspects)} endpoints that the store lost are kept"
+            " as suspects"
         )
     for alias in [f.alias for f in findings if f.alias and f.state is State.UP]:
         service = alias.target.removesuffix(f".{catalog.domain}")

@@ -23,6 +23,8 @@ class State(StrEnum):
 
     UP = "up"
     """In DNS."""
+    SUSPECT = "suspect"
+    """In DNS, although the store lost it."""
     DOWN = "down"
     """Known, and not in DNS for a stated reason."""
     PENDING = "pending"
@@ -36,6 +38,9 @@ class State(StrEnum):
     """A container that offers nothing, although nothing is wrong."""
     INVALID = "invalid"
     """A record that is skipped as malformed."""
+
+
+IN_DNS = frozenset({State.UP, State.SUSPECT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ def _endpoints(
         for report in producer.endpoints:
             sighting(report.endpoint, of_producer=meant).report = report
     found = [_endpoint(one, catalog, store) for one in seen.values() if one.matches]
-    return sorted(found, key=lambda f: (f.state is not State.UP, f.subject))
+    return sorted(found, key=lambda f: (f.state not in IN_DNS, f.subject))
 
 
 def _endpoint(one: _Sighting, catalog: Catalog, store: StoreReport) -> Finding:
@@ -145,6 +150,13 @@ def _endpoint(one: _Sighting, catalog: Catalog, store: StoreReport) -> Finding:
 
     if one.up is not None:
         why = "in DNS"
+        suspect = catalog.suspects.get(one.up.id)
+        if suspect is not None:
+            why = (
+                f"in DNS as a suspect: the store lost it at revision {suspect.revision} together"
+                f" with others; {suspect.detail}"
+            )
+            return finding(State.SUSPECT, one.up, why, suspect.at, revision=one.up.revision or None)
         if report is not None and not report.up:
             why += f"; its host says {_said(report.reason, report.detail)}, a withdrawal is due"
         elif stored is False:
@@ -178,6 +190,8 @@ def _endpoint(one: _Sighting, catalog: Catalog, store: StoreReport) -> Finding:
             why += f"deleted by hand, or the lease of host {owner} expired in between"
         else:
             why += f"the lease of host {owner} expired, or it was deleted by hand"
+        if loss.detail:
+            why += f"; {loss.detail}"
         return finding(State.LOST, loss.endpoint, why, loss.at, revision=loss.revision)
     assert said is not None
     why = _said(said.reason, said.detail)

@@ -19,7 +19,17 @@ from discod.keeper import Keeper
 from discod.log import fields
 from discod.metrics import Metrics
 from discod.model.endpoint import Address, EndpointId, Withdrawal
-from discod.model.hint import HOLD, REPEAT, SIZE_MAX, Down, Hint, HintError, decode, encode
+from discod.model.hint import (
+    HOLD,
+    REPEAT,
+    SETTLED,
+    SIZE_MAX,
+    Down,
+    Hint,
+    HintError,
+    decode,
+    encode,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +37,27 @@ BATCH = 64
 """Datagrams taken before other tasks get their turn."""
 REPEATED_MAX = 1024
 """Endpoints that are told of again in one round while the store is away; more wait for it."""
+
+
+REPEATED_MIN = 3
+"""How often an end is told again although the store here has confirmed it."""
+LOOK = 0.25
+"""Seconds between two looks at the hints that hold."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A hint that holds; times are trio's."""
+
+    taken: float
+    contradicted: float = 0.0
+
+    def over(self, now: float, heard: float) -> bool:
+        """Whether the store, last `heard` of then, does not stand by it; see `SETTLED`."""
+        if not self.contradicted and heard >= self.taken + SETTLED:
+            self.contradicted = now
+        settled = self.contradicted and now >= self.contradicted + SETTLED
+        return bool(settled) and now >= self.taken + HOLD
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +79,10 @@ class Hints:
         self._metrics = metrics
         self._key = secrets.token_bytes(32)
         self._socket: socket.socket | None = None
-        self._said: dict[EndpointId, Down] = {}
-        self._held: dict[EndpointId, float] = {}  # hints of others -> until when, trio's clock
+        self.port = 0
+        """Where others send hints; 0: they cannot."""
+        self._said: dict[EndpointId, tuple[Down, int]] = {}  # with how often it was told again
+        self._held: dict[EndpointId, _Held] = {}  # hints of others
         self._expiry_wanted = trio.Event()
 
     def bind(self) -> int:
@@ -68,7 +101,8 @@ class Hints:
             )
             return 0
         self._socket = sock
-        return int(sock.getsockname()[1])
+        self.port = int(sock.getsockname()[1])
+        return self.port
 
     @property
     def key(self) -> str:
@@ -88,7 +122,7 @@ class Hints:
                 down.append(Down(id_, stored.revision, one.reason, one.detail, one.at))
         self._keeper.suppress(said)
         if down:
-            self._said.update({one.id: one for one in down})
+            self._said.update({one.id: (one, 0) for one in down})
             self._send(Hint(self._settings.host, down=tuple(down)))
 
     def unsuppress(self, ids: Iterable[EndpointId]) -> None:
@@ -152,9 +186,9 @@ class Hints:
             log.debug("hint refused", extra=fields(error=error))
             return
         self._metrics.hints_received.labels("taken").inc()
-        until = trio.current_time() + HOLD
+        now = trio.current_time()
         for down in hint.down:
-            self._held[down.id] = until
+            self._held[down.id] = _Held(now)
         self._keeper.hint(hint.host, hint.down)
         for id_ in hint.back:
             self._held.pop(id_, None)
@@ -177,11 +211,18 @@ class Hints:
             return None
 
     async def _repeat(self) -> None:
-        """Tell again what the store has not confirmed: it may be away, for a while."""
+        """Tell again what the store has not confirmed: it may be away, for a while.
+
+        A few times in any case: a datagram may be lost, and the store of another host be away.
+        """
         while True:
             await trio.sleep(REPEAT)
-            self._said = {i: d for i, d in self._said.items() if self._keeper.unconfirmed(i)}
-            again = tuple(self._said.values())[:REPEATED_MAX]
+            self._said = {
+                id_: (down, times + 1)
+                for id_, (down, times) in self._said.items()
+                if times < REPEATED_MIN or self._keeper.unconfirmed(id_)
+            }
+            again = tuple(down for down, _ in self._said.values())[:REPEATED_MAX]
             if again:
                 self._send(Hint(self._settings.host, down=again))
 
@@ -191,9 +232,10 @@ class Hints:
             await self._expiry_wanted.wait()
             self._expiry_wanted = trio.Event()
             while self._held:
-                await trio.sleep_until(min(self._held.values()))
+                await trio.sleep(LOOK)
                 now = trio.current_time()
-                over = [id_ for id_, until in self._held.items() if until <= now]
+                heard = now - self._keeper.age
+                over = [id_ for id_, held in self._held.items() if held.over(now, heard)]
                 for id_ in over:
                     del self._held[id_]
                 self._keeper.unhint(over)
@@ -206,3 +248,21 @@ def settings_for(
     if not port or store == "memory" or not addresses:
         return None
     return HintSettings(host, domain, addresses[0], port)
+
+
+def hints_for(
+    keeper: Keeper,
+    host: str,
+    domain: str,
+    addresses: tuple[Address, ...],
+    store: str,
+    port: int,
+    metrics: Metrics,
+) -> Hints | None:
+    """Hints of this host, with their port taken; None where there are none."""
+    settings = settings_for(host, domain, addresses, port, store)
+    if settings is None:
+        return None
+    hints = Hints(keeper, settings, metrics)
+    hints.bind()
+    return hints

@@ -133,7 +133,7 @@ class _Handlers:
         return JSONResponse(document)
 
     async def hosts(self, _: Request) -> Response:
-        return JSONResponse(api.hosts(self._view.catalog, self._view.host))
+        return JSONResponse(api.hosts(self._view.catalog, self._view.host, self._view.silent))
 
     async def producers(self, _: Request) -> Response:
         view = self._view
@@ -156,6 +156,7 @@ class _Handlers:
             parts=view.parts(),
             host=view.host,
             resolve=view.answers,
+            silent=view.silent,
         )
         return JSONResponse(api.explanation(answer, view.catalog.domain))
 
@@ -248,10 +249,22 @@ async def _body(request: Request) -> Any:
     if not data.strip():
         return None
     try:
-        return json.loads(data)
+        return read_json(bytes(data))
     except (ValueError, RecursionError) as error:
         shown = data[:80].decode("utf-8", "backslashreplace")
         raise _Refused(400, Fault("body", shown, f"expected JSON ({error})")) from None
+
+
+def read_json(data: bytes) -> Any:
+    """The JSON that a client sent.
+
+    Raises:
+        ValueError, RecursionError: it is none, or has half a surrogate pair, which is no text: no
+            store, log or answer could hold it.
+    """
+    document = json.loads(data)
+    json.dumps(document, ensure_ascii=False).encode()
+    return document
 
 
 def _unconfirmed(request: Request) -> _Refused:

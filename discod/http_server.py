@@ -1,7 +1,7 @@
 """Serving an ASGI application on TCP and on the control socket.
 
 Rule: sockets are bound before anything is served, every connection is counted, and no client can
-delay the shutdown. hypercorn's connection (`TCPServer`: HTTP/1.1 and 2) is used below an accept
+delay the shutdown. hypercorn's connection (`TCPServer`: HTTP/1.1) is used below an accept
 loop of our own, for three things that `hypercorn.trio.serve` does not give: its writes are shielded
 from cancellation, so that one client that stopped reading would hold the shutdown for ever; a fault
 in one connection would end the whole daemon; and the number of connections is not bounded.
@@ -14,26 +14,28 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from discod.api import socket_address
 from discod.log import fields
+from discod.model.places import Places, holder_of
 from discod.model.settings import ListenAddress
 
 log = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 256
-"""At once, on TCP and on the control socket each; a further one is closed at once. Two counts, so
-that clients on TCP cannot lock out the control socket."""
+"""At once, on TCP and on the control socket each. Two counts, so that clients on TCP cannot lock
+out the control socket; for one more, a place is made as `discod.model.places` says."""
 SOCKET_MODE = 0o660
 """The control socket is for the daemon's user and group."""
 GRACE = 0.5
@@ -43,9 +45,35 @@ IDLE = 30.0
 
 
 class _Connection(TCPServer):
+    """One connection, which tells whether a request is under way."""
+
+    def __init__(self, told: Callable[[bool], None], *given: Any) -> None:
+        super().__init__(*given)
+        self._told = told
+        self._gone = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "protocol":
+            # HTTP/2 without TLS is asked for by attackers only, and hypercorn keeps a connection
+            # that was upgraded and then closed by its client for ever.
+            value.protocol._check_protocol = _stay_with_http1
+        super().__setattr__(name, value)
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Updated):
+            if self._gone:
+                return  # else one that ends with its client's request is kept for IDLE
+            self._told(event.idle)
+        await super().protocol_send(event)
+
     async def _read_data(self) -> None:
         await super()._read_data()
+        self._gone = True
         await self.idle_task.stop()  # else a connection that its client closed is kept for IDLE
+
+
+async def _stay_with_http1(_: object) -> None:
+    """Stands for hypercorn's look at what a request wants to change to."""
 
 
 class _Connections:
@@ -61,22 +89,34 @@ class _Connections:
         self._config.keep_alive_timeout = IDLE
         self._context = WorkerContext(None)
         self._open: set[trio.SocketStream] = set()
+        self._places: Places[trio.SocketStream] = Places()
+        self._busy: set[trio.SocketStream] = set()
         self._empty = trio.Event()
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        if len(self._open) >= CONNECTIONS_MAX:
-            log.warning(
-                "connection refused: too many are open", extra=fields(limit=CONNECTIONS_MAX)
-            )
+        # The control socket has one holder: whoever may use it is trusted, and an announcement
+        # under way, which is a service in DNS, is never ended for a newcomer.
+        holder = "" if self._state["local"] else _holder(stream)
+        if holder is None or not self._admit(stream, holder):
             return  # trio.serve_listeners closes it
+
+        def told(idle: bool) -> None:
+            if idle:
+                self._busy.discard(stream)
+            else:
+                self._busy.add(stream)
+            if stream.socket.fileno() >= 0:  # else its place was given away
+                self._places.take(stream, holder)
+
         self._open.add(stream)
         try:
             await _Connection(
+                told,
                 self._wrapper,
                 self._config,
                 self._context,
                 ConnectionState(self._state),
-                stream,  # type: ignore[arg-type]  # its annotation forgets plain connections
+                stream,  # its annotation forgets plain connections
             )
         except Exception as error:  # noqa: BLE001 - one client's connection is not the daemon's end
             _log_fault(error)
@@ -88,8 +128,25 @@ class _Connections:
                 raise cancelled from None
         finally:
             self._open.discard(stream)
+            self._busy.discard(stream)
+            self._places.give_up(stream, holder)
             if not self._open:
                 self._empty.set()
+
+    def _admit(self, stream: trio.SocketStream, holder: str) -> bool:
+        """Give it a place, another's if need be."""
+        if len(self._places) >= CONNECTIONS_MAX:
+            found = self._places.victim(holder, lambda one: one not in self._busy)
+            if found is None:
+                log.warning(
+                    "connection refused: too many are open", extra=fields(limit=CONNECTIONS_MAX)
+                )
+                return False
+            victim, theirs = found
+            self._places.give_up(victim, theirs)
+            victim.socket.close()  # wakes whoever reads or writes it
+        self._places.take(stream, holder)
+        return True
 
     async def cut_off(self) -> None:
         """Wait until cancelled; then see to it that the connections end."""
@@ -104,6 +161,14 @@ class _Connections:
                         await self._empty.wait()
             for stream in tuple(self._open):
                 stream.socket.close()  # wakes a shielded write
+
+
+def _holder(stream: trio.SocketStream) -> str | None:
+    """Whom a connection counts for; None: it was reset before we got to it."""
+    try:
+        return holder_of(str(stream.socket.getpeername()[0]))
+    except OSError:
+        return None
 
 
 def _log_fault(error: BaseException) -> None:

@@ -8,17 +8,19 @@ queues; one that falls behind is cut off and has to read the Catalog again.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import trio
 
 from discod.log import fields
 from discod.metrics import Metrics
+from discod.model.brake import Brake, Why
 from discod.model.catalog import Catalog, CatalogState, Change
 from discod.model.endpoint import Endpoint, EndpointId, Withdrawal
 from discod.model.hint import Down
 from discod.model.schema import Keyspace
+from discod.model.settings import BrakeSettings
 from discod.store.base import Delta, KeyValue, Snapshot, StoreError
 
 log = logging.getLogger(__name__)
@@ -39,8 +41,18 @@ class Keeper:
         wall: Callable[[], float],
         monotonic: Callable[[], float],
         metrics: Metrics,
+        host: str = "",
+        brake: BrakeSettings | None = None,
     ) -> None:
-        self._state = CatalogState(keys)
+        self.held: Callable[[], Collection[EndpointId]] = tuple
+        """This host's own endpoints that the store lost and that are answered nevertheless; set by
+        who constructs the parts."""
+        settings = brake or BrakeSettings(enabled=False)
+        self.brake = Brake(settings, host, lambda: len(self.held()))
+        self._state = CatalogState(keys, host, self.brake)
+        self._suspects = 0
+        self._ended = self.brake.ended.copy()  # suspects that ended before the brake engaged
+        self._counted = self.brake.ended.copy()  # in metrics
         self._wall = wall
         self._monotonic = monotonic
         self._metrics = metrics
@@ -73,7 +85,7 @@ class Keeper:
     def snapshot(self, snapshot: Snapshot) -> None:
         """Take a whole state of the store."""
         items = [(item.key, item.value, item.revision) for item in snapshot.items]
-        change = self._state.reset(items, snapshot.revision, self._wall())
+        change = self._state.reset(items, snapshot.revision, self._wall(), self._monotonic())
         self.contact(snapshot.revision)
         self._tell(change)
         self.ready.set()
@@ -84,7 +96,7 @@ class Keeper:
             (event.key, event.value if isinstance(event, KeyValue) else None, event.revision)
             for event in delta.events
         ]
-        change = self._state.apply(events, delta.revision, self._wall())
+        change = self._state.apply(events, delta.revision, self._wall(), self._monotonic())
         self.contact(delta.revision)
         self._tell(change)
 
@@ -124,6 +136,22 @@ class Keeper:
         """Forget hints."""
         self._tell(self._state.unhint(ids, self._wall()))
 
+    def silence(self, host: str, detail: str) -> None:
+        """Take out all that another host announces, aliases too: it does not answer.
+
+        What the store says stays the store's; this only hides it, and new records of that host
+        with it, until `unsilence`. Of this host itself it does nothing.
+
+        Args:
+            host: Its name.
+            detail: For people; stands behind "host NAME does not answer: ".
+        """
+        self._tell(self._state.silence(host, detail, self._wall()))
+
+    def unsilence(self, host: str) -> None:
+        """Take `silence` back: what the store still has is in again."""
+        self._tell(self._state.unsilence(host, self._wall()))
+
     def hidden(self) -> Mapping[EndpointId, Endpoint]:
         """Endpoints that the store holds and the Catalog leaves out, for what is known sooner."""
         return self._state.hidden()
@@ -131,6 +159,45 @@ class Keeper:
     def unconfirmed(self, id_: EndpointId) -> bool:
         """Whether an endpoint was suppressed, and the store has not said so yet."""
         return self._state.unconfirmed(id_)
+
+    # What the store lost, and is kept -----------------------------------------------------------
+
+    def configure(self, settings: BrakeSettings) -> None:
+        """Put other settings of the brake in force; switched off, it lets go of all suspects."""
+        self.brake.settings = settings
+        self.expire()
+
+    def probed(self, id_: EndpointId, *, ok: bool, detail: str) -> None:
+        """Take the result of a probe of a suspect; of anything else it does nothing."""
+        self._tell(self._state.probed(id_, self._wall(), ok=ok, detail=detail))
+
+    def expire(self) -> None:
+        """Let go of suspects that were held for long enough."""
+        self._tell(self._state.expire(self._wall(), self._monotonic()))
+
+    def _watch_brake(self) -> None:
+        """Count suspects, and say so once when the brake engages and once when it lets go."""
+        suspects, ended = self.catalog.suspects, self.brake.ended
+        engaged, self._suspects = self._suspects > 0, len(suspects)
+        self._metrics.suspects.set(self._suspects)
+        for why in (Why.WITHDRAWN, Why.FAILED, Why.EXPIRED):
+            self._metrics.suspects_dropped.labels(why).inc(ended[why] - self._counted[why])
+        self._counted = ended.copy()
+        if suspects and not engaged:
+            self._ended = ended.copy()
+            self._metrics.brake_engaged.inc()
+            log.warning(
+                "brake engaged: endpoints that the store lost are kept as suspects",
+                extra=fields(
+                    suspects=len(suspects),
+                    known=self.brake.known,
+                    hosts=len({one.endpoint.host for one in suspects.values()}),
+                    revision=self.catalog.revision,
+                ),
+            )
+        elif engaged and not suspects:
+            how = {str(why): ended[why] - self._ended[why] for why in Why}
+            log.warning("brake let go: no suspects are left", extra=fields(**how))
 
     # Readers ------------------------------------------------------------------------------------
 
@@ -154,6 +221,7 @@ class Keeper:
                 self._named.add(key)
                 log.warning("record skipped", extra=fields(fault=fault))
         self._named &= catalog.invalid.keys()
+        self._watch_brake()
         news = bool(change.services or change.hosts or change.entries)
         moved, self._told = catalog.revision != self._told, catalog.revision
         if not news and not moved:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,*\[\]-]+\Z")
+ACCEPT_PAUSE = 60.0
+"""Seconds between two events on connections that cannot be accepted."""
 VALUE_MAX = 400
 """Characters of one field's value; foreign input must not flood the journal."""
 
@@ -51,6 +53,26 @@ def _quote(value: object) -> str:
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
+class Sparingly(logging.Filter):
+    """Lets one event in `pause` seconds of a logger pass, and without its traceback.
+
+    For what another library says ten times a second for as long as a fault lasts.
+    """
+
+    def __init__(self, pause: float) -> None:
+        super().__init__()
+        self._pause = pause
+        self._last = -pause
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        if record.created - self._last < self._pause:
+            return False
+        self._last = record.created
+        record.exc_info = None
+        return True
+
+
 def setup(level: str) -> None:
     """Send all of discod's events from `level` on to standard error."""
     handler = logging.StreamHandler(sys.stderr)
@@ -58,5 +80,7 @@ def setup(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    # Out of descriptors, trio says so at each try to accept a connection.
+    logging.getLogger("trio.serve_listeners").filters[:] = [Sparingly(ACCEPT_PAUSE)]
     for name in ("discod", "announcer", "resolver", "calico_bgp"):
         logging.getLogger(name).setLevel(level.upper())

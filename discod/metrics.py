@@ -131,6 +131,14 @@ class Metrics:
             registry=r,
         )
 
+        self.loop_lag = Gauge(
+            "discod_loop_lag_seconds",
+            "Longest time that the event loop was blocked within the last one to two minutes.",
+            registry=r,
+        )
+        self.loop_blocked = Counter(
+            "discod_loop_blocked", "Times that it was blocked for more than a second.", registry=r
+        )
         self.store_connected = Gauge(
             "discod_store_connected", "1 while the store delivers changes.", registry=r
         )
@@ -189,6 +197,62 @@ class Metrics:
             "discod_docker_resyncs", "Full comparisons with the engine's list.", registry=r
         )
 
+        self.suspects = Gauge(
+            "discod_suspects",
+            "Endpoints that the store lost and that are kept for now.",
+            registry=r,
+        )
+        self.brake_engaged = Counter(
+            "discod_brake_engaged",
+            "Times that the store lost so much at once that it was not believed.",
+            registry=r,
+        )
+        self.suspects_dropped = Counter(
+            "discod_suspects_dropped",
+            "Suspects that were let go without the store having them again.",
+            ["why"],
+            registry=r,
+        )
+        self.liveness_host_up = Gauge(
+            "discod_liveness_host_up",
+            "0 while another host does not answer and is taken as lost.",
+            ["host"],
+            registry=r,
+        )
+        self.liveness_suspicions = Counter(
+            "discod_liveness_suspicions",
+            "Times that this host itself saw no sign of life of another.",
+            registry=r,
+        )
+        self.liveness_confirmed = Counter(
+            "discod_liveness_confirmed", "Times that a host was taken as lost.", registry=r
+        )
+        self.liveness_refuted = Counter(
+            "discod_liveness_refuted",
+            "Times that this host told the others that a suspect is alive.",
+            registry=r,
+        )
+        self.liveness_refused = Counter(
+            "discod_liveness_refused",
+            "Liveness messages that were malformed or not signed by a known host.",
+            registry=r,
+        )
+        self.liveness_late = Counter(
+            "discod_liveness_late",
+            "Times that this host was too late itself to judge others.",
+            registry=r,
+        )
+        self.liveness_cut_off = Gauge(
+            "discod_liveness_cut_off",
+            "1 while so many hosts are silent that rather this host seems to be cut off.",
+            registry=r,
+        )
+        self.liveness_rtt = Histogram(
+            "discod_liveness_rtt_seconds",
+            "From a ping of another host to its answer.",
+            buckets=FAST,
+            registry=r,
+        )
         self.hints_sent = Counter(
             "discod_hints_sent", "Hints of ends sent to other hosts, datagrams.", registry=r
         )

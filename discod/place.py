@@ -6,10 +6,14 @@ remembered survives restarts and boots: the installation's identity and who is d
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import json
 import logging
 import os
+import socket
+import struct
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +23,10 @@ from pathlib import Path
 from discod.log import fields
 
 log = logging.getLogger(__name__)
+
+
+CLAIM_BACKLOG = 128
+"""So many refused daemons are told the pid; nobody accepts their connections."""
 
 
 class PlaceError(Exception):
@@ -78,11 +86,59 @@ def only_one(runtime_dir: Path) -> Iterator[None]:
                 f"another discod (pid {pid}) runs with the runtime directory {runtime_dir}; "
                 "one host has one daemon (or give this one a host.runtime_dir of its own)"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:  # the disk is full; the lock holds all the same
+            log.error("lock file without our pid", extra=fields(file=path, error=error))
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def only_host(host: str, domain: str) -> Iterator[None]:
+    """Be the one daemon of this network namespace that announces as `host` in `domain`.
+
+    Whatever their directories are: two that write the same keys, each on a lease of its own, take
+    them away from each other. The claim is a name among the kernel's abstract sockets (unix(7)), so
+    it ends with the process, however that ends, and needs no file.
+
+    Raises:
+        PlaceError: another daemon of this user, or of root, is that already.
+    """
+    digest = hashlib.sha256(f"{domain}/{host}".encode()).hexdigest()
+    name = f"\0discod/{digest[:32]}"
+    with socket.socket(socket.AF_UNIX) as claim:
+        try:
+            claim.bind(name)
+            claim.listen(CLAIM_BACKLOG)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise PlaceError(f"cannot claim the host name {host}: {error.strerror}") from error
+            pid, owner = _holder(name)
+            if owner not in (None, 0, os.geteuid()):
+                # Anybody may bind such a name; that must not keep the host's daemon from running.
+                log.warning("another user holds this host's name", extra=fields(host=host, pid=pid))
+                yield
+                return
+            raise PlaceError(
+                f"another discod (pid {pid or 'unknown'}) announces as host {host} in {domain}; "
+                "one host has one daemon (or give this one a host.name of its own)"
+            ) from None
+        yield
+
+
+def _holder(name: str) -> tuple[int, int | None]:
+    """Pid and user of who listens at an abstract name; (0, None): nobody knows."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        if probe.connect_ex(name) != 0:
+            return 0, None
+        pid, owner, _ = struct.unpack(
+            "=iII", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        )
+    return pid, owner
 
 
 def remember(state_dir: Path) -> Memory:
@@ -100,8 +156,21 @@ def remember(state_dir: Path) -> Memory:
         log.error("state file unreadable, begun anew", extra=fields(file=path, error=repr(error)))
     if not memory.machine:
         memory.machine = uuid.uuid4().hex
-        save(state_dir, memory)
+        try:
+            save(state_dir, memory)
+        except PlaceError as error:  # a full disk must not keep names from being answered
+            log.error("identity not saved, the next start makes another", extra=fields(error=error))
     return memory
+
+
+def keep(state_dir: Path, memory: Memory) -> str:
+    """`save`; where it fails, what to add to the answer: the mark takes effect all the same."""
+    try:
+        save(state_dir, memory)
+    except PlaceError as error:
+        log.error("maintenance mark not saved", extra=fields(error=error))
+        return f", but a restart will not know it: {error}"
+    return ""
 
 
 def save(state_dir: Path, memory: Memory) -> None:

@@ -14,6 +14,7 @@ def needs_restart(before: Settings, after: Settings) -> tuple[str, ...]:
         ("announce.docker", before.announce.docker, after.announce.docker),
         ("announce.hint_port", before.announce.hint_port, after.announce.hint_port),
         ("announce.withdrawal_ttl", before.announce.withdrawal_ttl, after.announce.withdrawal_ttl),
+        ("liveness", before.liveness, after.liveness),
         ("dns.listen", before.dns.listen, after.dns.listen),
         ("dns.tls_listen", before.dns.tls_listen, after.dns.tls_listen),
         ("dns.domain", before.dns.domain, after.dns.domain),

@@ -28,6 +28,7 @@ LOOSE_MIN = 8
 
 _STATES = {
     "up": "green",
+    "suspect": "yellow",
     "down": "red",
     "lost": "red",
     "pending": "yellow",
@@ -104,9 +105,11 @@ def service(page: Page, document: Any) -> str:
                 why = _because(one["reason"], one["detail"])
             elif state == "lost":
                 why = f"vanished at revision {one['lost_revision']}"
+            elif suspect := one.get("suspect"):
+                why = f"lost by the store, kept: {suspect['detail']}"
             rows.append(
                 [
-                    state,
+                    "suspect" if one.get("suspect") else state,
                     socket_address(one),
                     _port_name(one),
                     one["host"] or one["producer"],
@@ -143,6 +146,9 @@ def hosts(page: Page, document: Any) -> str:
         state = "up" if one["live"] else "lost"
         if one["drained"] is not None:
             state = "drained"
+        if one.get("silent"):
+            words = ", ".join(one["silent"]["witnesses"])
+            state = f"silent for {age(page.now, one['silent']['since'])} (say {words})"
         rows.append(
             [
                 one["name"] + (" (this)" if one["this"] else ""),

@@ -6,7 +6,7 @@ daemon (`discod.daemon`) implements it; `discod.http` uses it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,7 +14,7 @@ from typing import Protocol
 import trio
 
 from discod.model.catalog import Catalog, Change
-from discod.model.report import PartReport, ProducerReport
+from discod.model.report import PartReport, ProducerReport, SilentHost
 from discod.model.settings import ServiceSettings
 
 
@@ -59,6 +59,11 @@ class View(Protocol):
     @property
     def store(self) -> StoreReport:
         """How it stands with the store."""
+        ...
+
+    @property
+    def silent(self) -> Mapping[str, SilentHost]:
+        """Hosts that do not answer the others and are taken as lost here, by name."""
         ...
 
     def producers(self) -> tuple[ProducerReport, ...]:

@@ -2,8 +2,8 @@
 
 Rule: a connection may ask many questions without waiting. Responses from memory keep their order;
 those that take time come when they come. What a client can hold is bounded: connections (see
-`resolver.places`), responses under way of a connection (it is not read meanwhile), and the time for
-a handshake, between two whole queries, or for taking a response.
+`discod.model.places`), responses under way of a connection (it is not read meanwhile), and the time
+for a handshake, between two whole queries, or for taking a response.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Final, Generic
 import trio
 
 from discod.log import fields
+from discod.model.places import Places, holder_of
 from resolver.answer import Transport
 from resolver.hot.recall import Recall
-from resolver.places import Places
 from resolver.udp import Handle, Q, Relay
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,11 @@ class _Connection:
     writing: trio.Lock = field(default_factory=trio.Lock)
     active: float = field(default_factory=trio.current_time)
     """When it last was other than idle, trio's clock."""
+    holder: str = field(init=False)
+    """Whom its place counts for."""
+
+    def __post_init__(self) -> None:
+        self.holder = holder_of(self.client)
 
 
 class TcpServer(Generic[Q]):
@@ -112,27 +117,27 @@ class TcpServer(Generic[Q]):
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("connection broke", extra=fields(client=client, proto=transport))
         finally:
-            if self._places.give_up(connection, client):
+            if self._places.give_up(connection, connection.holder):
                 self._changed(len(self._places))
             await _close(stream)
 
     def _admit(self, connection: _Connection) -> bool:
         """Give it a place, another's if need be."""
         if len(self._places) >= self.connections_max:
-            found = self._places.victim(connection.client, lambda c: not c.in_flight)
+            found = self._places.victim(connection.holder, lambda c: not c.in_flight)
             if found is None:
                 return False
-            victim, client = found
-            self._places.give_up(victim, client)
+            victim, holder = found
+            self._places.give_up(victim, holder)
             victim.scope.cancel()
-        self._places.take(connection, connection.client)
+        self._places.take(connection, connection.holder)
         self._changed(len(self._places))
         return True
 
     def _touch(self, connection: _Connection) -> None:
         connection.active = trio.current_time()
         if not connection.scope.cancel_called:
-            self._places.take(connection, connection.client)
+            self._places.take(connection, connection.holder)
 
     async def _converse(self, connection: _Connection) -> None:
         buffer = bytearray()

@@ -36,6 +36,8 @@ class FakeEngine:
         self.away = False
         self.gate: Callable[[], Any] | None = None
         """Awaited before an inspection answers, with what it saw when it was asked."""
+        self.letting_go = 0.0
+        """Seconds that it takes to close the event stream."""
         self._clock = itertools.count(int(BEGAN))
 
     # As `Engine` --------------------------------------------------------------------------------
@@ -71,6 +73,8 @@ class FakeEngine:
             yield generator
         finally:
             await generator.aclose()  # type: ignore[attr-defined]
+            with trio.CancelScope(shield=True):
+                await trio.sleep(self.letting_go)
 
     # As Docker's commands -----------------------------------------------------------------------
 

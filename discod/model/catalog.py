@@ -1,4 +1,4 @@
-"""The Catalog: the present set of all records of the cluster, as one immutable value.
+"""The Catalog's one writer: from the store's keys, and from what is known sooner or better.
 
 Rule: `CatalogState` is the only writer. Feed it one `reset` with a snapshot, then `apply` for every
 change in the store's order; each returns the `Change` from the last Catalog to the new one. What
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from types import MappingProxyType
+from dataclasses import replace
 
 from discod.model import schema
+from discod.model.brake import Brake, Suspect, Why
+from discod.model.catalog_values import Catalog, Change, Entry, What, alias_news, silence
 from discod.model.endpoint import (
     Alias,
     Endpoint,
@@ -21,11 +21,11 @@ from discod.model.endpoint import (
     Fault,
     Host,
     Loss,
-    Reason,
     Refusal,
     Withdrawal,
 )
 from discod.model.hint import Down
+from discod.model.records import Records
 from discod.model.schema import (
     HostKey,
     Keyspace,
@@ -35,86 +35,13 @@ from discod.model.schema import (
     RefusedKey,
     WithdrawnKey,
 )
+from discod.model.settings import BrakeSettings
 from discod.model.shards import Kept, Shards, regrouped
+
+__all__ = ["LOSSES_KEPT", "Catalog", "CatalogState", "Change", "Entry", "What"]
 
 LOSSES_KEPT = 4096
 """Losses remembered for `explain`; the oldest is forgotten first."""
-
-
-class What(StrEnum):
-    """What happened to the subject of an `Entry`."""
-
-    ANNOUNCED = "announced"
-    CHANGED = "changed"
-    WITHDRAWN = "withdrawn"
-    LOST = "lost"
-    REFUSED = "refused"
-    HOST_UP = "host-up"
-    HOST_CHANGED = "host-changed"
-    HOST_GONE = "host-gone"
-    ALIAS_UP = "alias-up"
-    ALIAS_CHANGED = "alias-changed"
-    ALIAS_GONE = "alias-gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of what a person would call news."""
-
-    what: What
-    revision: int
-    endpoint: Endpoint | None = None
-    reason: Reason | None = None
-    detail: str = ""
-    host: str = ""
-    alias: Alias | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """From one Catalog to the next."""
-
-    services: frozenset[str]
-    """Services of which an endpoint or an alias came, went or changed."""
-    hosts: bool
-    """Whether any host's record changed."""
-    entries: tuple[Entry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Catalog:
-    """All that discod knows of the cluster at one revision."""
-
-    domain: str
-    revision: int = 0
-    services: Mapping[str, Mapping[str, Endpoint]] = field(default_factory=Shards)
-    """Service -> instance -> endpoint; only what is up, and no empty service."""
-    aliases: Mapping[str, Mapping[str, Alias]] = field(default_factory=Shards)
-    """Service -> instance -> alias; a service that has endpoints too is not an alias in DNS, and of
-    several the first by instance counts."""
-    withdrawn: Mapping[EndpointId, Withdrawal] = field(default_factory=Shards)
-    lost: Mapping[EndpointId, Loss] = field(default_factory=lambda: MappingProxyType({}))
-    hosts: Mapping[str, Host] = field(default_factory=lambda: MappingProxyType({}))
-    refused: Mapping[tuple[str, str], Refusal] = field(default_factory=lambda: MappingProxyType({}))
-    """(host, container) -> refusal."""
-    invalid: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Key -> what is wrong with it or its value; such records are skipped."""
-
-    def endpoints(self) -> Iterable[Endpoint]:
-        """All endpoints that are up, by service and instance."""
-        for instances in self.services.values():
-            yield from instances.values()
-
-    def endpoint(self, id_: EndpointId) -> Endpoint | None:
-        """One endpoint that is up, or None."""
-        return self.services.get(id_.service, {}).get(id_.instance)
-
-    def alias(self, service: str) -> Alias | None:
-        """The alias that counts in DNS for `service`; None when it has endpoints, or no alias."""
-        instances = self.aliases.get(service)
-        if not instances or service in self.services:
-            return None
-        return instances[min(instances)]
 
 
 class CatalogState:
@@ -123,11 +50,19 @@ class CatalogState:
     `suppress` takes endpoints of this host out at once, before the store has said so, and keeps out
     a record that was still on its way. It ends when the store says the same (the record is deleted,
     the withdrawal is there), or by `unsuppress`.
+
+    What the store has lost may be kept for a while: `brake` decides. `now` is Unix seconds; `time`
+    is of a clock that never jumps, and `now` where none is handed in.
     """
 
-    def __init__(self, keyspace: Keyspace) -> None:
+    def __init__(self, keyspace: Keyspace, host: str = "", brake: Brake | None = None) -> None:
         self._keys = keyspace
-        self._records: dict[EndpointId, Record] = {}  # suppressed endpoints included
+        self._here = host
+        self.brake = brake or Brake(BrakeSettings(enabled=False))
+        self._records = Records()  # hidden ones included
+        self._vanished: dict[EndpointId, Endpoint] = {}  # in this step, and nobody said why
+        self._applied = 0  # revision that the store named last
+        self._silent: dict[str, tuple[str, float]] = {}  # host -> detail, since (Unix seconds)
         self._suppressed: dict[EndpointId, Withdrawal] = {}
         self._hinted: dict[EndpointId, Withdrawal] = {}
         self._withdrawn: dict[EndpointId, Withdrawal] = {}
@@ -143,7 +78,13 @@ class CatalogState:
         self._hosts_touched = False
         self.catalog = Catalog(keyspace.domain)
 
-    def reset(self, items: Iterable[tuple[str, bytes, int]], revision: int, now: float) -> Change:
+    def reset(
+        self,
+        items: Iterable[tuple[str, bytes, int]],
+        revision: int,
+        now: float,
+        time: float | None = None,
+    ) -> Change:
         """Replace everything by a snapshot of (key, value, revision of its last change).
 
         Records that the snapshot does not have and no withdrawal explains become losses.
@@ -160,12 +101,24 @@ class CatalogState:
             (key, None, revision) for key in sorted(known - present.keys())
         ]
         events += [(key, value, changed) for key, (value, changed) in present.items()]
-        return self.apply(events, revision, now)
+        return self.apply(events, revision, now, time, set_back=revision < self._applied)
 
     def apply(
-        self, events: Iterable[tuple[str, bytes | None, int]], revision: int, now: float
+        self,
+        events: Iterable[tuple[str, bytes | None, int]],
+        revision: int,
+        now: float,
+        time: float | None = None,
+        *,
+        set_back: bool = False,
     ) -> Change:
-        """Apply changes: (key, its new value or None where it was deleted, revision)."""
+        """Apply changes: (key, its new value or None where it was deleted, revision).
+
+        `set_back`: they are not what came after what is known (`Brake.decide`).
+        """
+        time = now if time is None else time
+        self.brake.count(self._records.endpoints + len(self.brake.suspects.now), time)
+        self._applied = revision
         for key, value, changed in events:
             try:
                 self._one(key, value, changed)
@@ -173,7 +126,35 @@ class CatalogState:
                 self._forget(key, changed)
                 if value is not None:
                     self._invalid.put(key, str(error))
+        self._lose(revision, now, time, set_back)
         return self._publish(max(revision, self.catalog.revision), now)
+
+    def _lose(self, revision: int, now: float, time: float, set_back: bool) -> None:
+        vanished, self._vanished = self._vanished, {}
+        lost = [e for id_, e in vanished.items() if self._statement(id_) is None]
+        for endpoint in lost:
+            self._lost.put(endpoint.id, Loss(endpoint, revision, now))
+            self.brake.lose(endpoint, revision, now, time)
+        for id_ in self.brake.decide(time, set_back=set_back) if lost else ():
+            self._touched[id_] = None
+            self._lost.drop(id_)
+            if self.catalog.endpoint(id_) is not None:  # of the others, `_news` speaks
+                self._entries.append(Entry(What.SUSPECT, revision, endpoint=vanished.get(id_)))
+
+    def probed(self, id_: EndpointId, now: float, *, ok: bool, detail: str) -> Change:
+        """Take the result of a probe of a suspect."""
+        return self._let_go(self.brake.probed(id_, ok=ok, detail=detail), now)
+
+    def expire(self, now: float, time: float) -> Change:
+        """Let go of suspects that were held for long enough."""
+        return self._let_go(self.brake.expire(time), now)
+
+    def _let_go(self, dropped: Iterable[Suspect], now: float) -> Change:
+        for one in dropped:
+            self._touched[one.endpoint.id] = None
+            detail = f"kept as a suspect, then dropped: {one.detail}"
+            self._lost.put(one.endpoint.id, Loss(one.endpoint, one.revision, one.at, detail))
+        return self._publish(self.catalog.revision, now)
 
     def suppress(self, withdrawals: Iterable[Withdrawal], now: float) -> Change:
         """Take endpoints out at once, for what this host itself knows of their end."""
@@ -182,6 +163,7 @@ class CatalogState:
             self._touched[id_] = None
             self._suppressed[id_] = withdrawal
             self._lost.drop(id_)
+            self.brake.hear(id_, Why.WITHDRAWN)
         return self._publish(self.catalog.revision, now)
 
     def unsuppress(self, ids: Iterable[EndpointId], now: float) -> Change:
@@ -198,11 +180,12 @@ class CatalogState:
         touched, and the next version ends the hint. So an old or repeated hint does no harm.
         """
         for down in hints:
-            record = self._records.get(down.id)
+            record = self._standing(down.id)
             if not isinstance(record, Endpoint):
                 continue
             if record.host == host and record.revision <= down.revision:
                 self._touched[down.id] = None
+                self.brake.hear(down.id, Why.WITHDRAWN)
                 self._hinted[down.id] = Withdrawal(record, down.reason, down.detail, down.at)
         return self._publish(self.catalog.revision, now)
 
@@ -213,9 +196,32 @@ class CatalogState:
                 self._touched[id_] = None
         return self._publish(self.catalog.revision, now)
 
+    def silence(self, host: str, detail: str, now: float) -> Change:
+        """Leave out all that `host` announces, now and from now on: it does not answer.
+
+        Never this host's own. The first word counts until `unsilence`.
+        """
+        if host and host != self._here and host not in self._silent:
+            self._silent[host] = (detail, now)
+            self._touch(host)
+        return self._publish(self.catalog.revision, now)
+
+    def unsilence(self, host: str, now: float) -> Change:
+        """Take `silence` back; what the store still has is in again."""
+        if self._silent.pop(host, None) is not None:
+            self._touch(host)
+        return self._publish(self.catalog.revision, now)
+
+    def _touch(self, host: str) -> None:
+        self._touched.update(dict.fromkeys(self._records.of(host)))
+        suspects = self.brake.suspects.now.items()
+        self._touched.update({id_: None for id_, one in suspects if one.endpoint.host == host})
+
     def hidden(self) -> dict[EndpointId, Endpoint]:
         """Endpoints that the store holds and `catalog` leaves out, for what is known sooner."""
         ids = {*self._suppressed, *self._hinted}
+        for host in self._silent:
+            ids.update(self._records.of(host))
         found = ((id_, self._records.get(id_)) for id_ in ids)
         return {id_: record for id_, record in found if isinstance(record, Endpoint)}
 
@@ -267,6 +273,7 @@ class CatalogState:
         self._withdrawn[id_] = replace(withdrawal, revision=changed)
         self._lost.drop(id_)
         self._suppressed.pop(id_, None)
+        self.brake.hear(id_, Why.WITHDRAWN)
 
     def _host(self, key: str, name: str, value: bytes | None, changed: int) -> None:
         before = self._hosts.now.get(name)
@@ -285,17 +292,24 @@ class CatalogState:
     def _put_record(self, record: Record) -> None:
         id_ = record.id
         self._touched[id_] = None
-        self._records[id_] = record
+        self._records.put(record)
         self._lost.drop(id_)
+        self._vanished.pop(id_, None)
+        if self.brake.hear(id_, Why.RETURNED) and record == self.catalog.endpoint(id_):
+            self._entries.append(Entry(What.ANNOUNCED, record.revision, endpoint=record))
         hinted = self._hinted.get(id_)
         if hinted is not None and record.revision > hinted.endpoint.revision:
             del self._hinted[id_]
 
     def _drop_record(self, id_: EndpointId) -> None:
-        if self._records.pop(id_, None) is not None:
-            self._touched[id_] = None
-            self._suppressed.pop(id_, None)
-            self._hinted.pop(id_, None)
+        record = self._records.pop(id_)
+        if record is None:
+            return
+        self._touched[id_] = None
+        said = self._suppressed.pop(id_, None), self._hinted.pop(id_, None)
+        known = record.host in self._silent or self.catalog.endpoint(id_) is not None
+        if known and said == (None, None) and isinstance(record, Endpoint):
+            self._vanished[id_] = record
 
     def _publish(self, revision: int, now: float) -> Change:
         endpoints: dict[EndpointId, Endpoint | None] = {}
@@ -303,7 +317,9 @@ class CatalogState:
         said: dict[EndpointId, Withdrawal | None] = {}
         services: dict[str, None] = {}
         for id_ in self._touched:
-            record = self._records.get(id_)
+            record = self._standing(id_)
+            if record is not None and record.host in self._silent:
+                record = None
             up = None
             if isinstance(record, Endpoint) and not (
                 id_ in self._suppressed or id_ in self._hinted
@@ -322,7 +338,7 @@ class CatalogState:
                 self._entries.append(self._news(id_, was_up, up, revision, now))
             if alias != was_alias:
                 services[id_.service] = None
-                self._entries.append(_alias_news(was_alias, alias, revision))
+                self._entries.append(alias_news(was_alias, alias, revision))
         while len(self._lost.now) > LOSSES_KEPT:
             self._lost.drop(next(iter(self._lost.now)))
         change = Change(frozenset(services), self._hosts_touched, tuple(self._entries))
@@ -337,15 +353,27 @@ class CatalogState:
             aliases=self._aliases,
             withdrawn=self._said,
             lost=self._lost.view(),
+            suspects=self.brake.suspects.view(),
             hosts=self._hosts.view(),
             refused=self._refused.view(),
             invalid=self._invalid.view(),
         )
         return change
 
+    def _standing(self, id_: EndpointId) -> Record | None:
+        """What the store holds, or what is kept of what it held."""
+        record = self._records.get(id_)
+        if record is None and id_ in self.brake.suspects.now:
+            return self.brake.suspects.now[id_].endpoint
+        return record
+
     def _statement(self, id_: EndpointId) -> Withdrawal | None:
-        """What is said of an endpoint's end: by this host, by a hint, by the store."""
-        return self._suppressed.get(id_) or self._hinted.get(id_) or self._withdrawn.get(id_)
+        """What is said of an endpoint's end: by this host, by a hint, by others, by the store."""
+        said = self._suppressed.get(id_) or self._hinted.get(id_)
+        record = self._standing(id_)
+        if said is None and isinstance(record, Endpoint) and record.host in self._silent:
+            said = silence(record, *self._silent[record.host])
+        return said or self._withdrawn.get(id_)
 
     def _news(
         self,
@@ -356,21 +384,16 @@ class CatalogState:
         now: float,
     ) -> Entry:
         if after is not None:
-            return Entry(What.CHANGED if before else What.ANNOUNCED, revision, endpoint=after)
+            what = What.CHANGED if before else What.ANNOUNCED
+            if id_ in self.brake.suspects.now:
+                what = What.SUSPECT
+            return Entry(what, revision, endpoint=after)
         said = self._statement(id_)
         if said is None:
             assert before is not None
-            self._lost.put(id_, Loss(before, revision, now))
-            return Entry(What.LOST, revision, endpoint=before)
+            loss = self._lost.now.get(id_) or Loss(before, revision, now)
+            self._lost.put(id_, loss)  # anew where an alias took its place
+            return Entry(What.LOST, revision, endpoint=before, detail=loss.detail)
         return Entry(
             What.WITHDRAWN, revision, endpoint=before, reason=said.reason, detail=said.detail
         )
-
-
-def _alias_news(before: Alias | None, after: Alias | None, revision: int) -> Entry:
-    """An alias works or is gone: nothing stands behind it that could be lost or withdrawn."""
-    what = What.ALIAS_GONE
-    if after is not None:
-        what = What.ALIAS_CHANGED if before else What.ALIAS_UP
-    alias = after or before
-    return Entry(what, revision, alias=alias, host=alias.host if alias else "")

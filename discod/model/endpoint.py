@@ -138,6 +138,8 @@ class Reason(StrEnum):
     """The configuration or the labels no longer offer it."""
     PRODUCER_LEFT = "producer-left"
     """The command behind ``discod announce`` ended."""
+    SILENT = "host-silent"
+    """Its host does not answer; never stored, each host judges that for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,8 @@ class Loss:
     revision: int
     at: float
     """When this host saw it, Unix seconds."""
+    detail: str = ""
+    """For people: what happened to it since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,10 @@ class Host:
     """UDP port at its first address that takes hints (`discod.model.hint`); 0: it takes none."""
     hint_key: str = field(default="", repr=False)
     """What its own hints are signed with, 64 hexadecimal digits; new at each start."""
+    liveness_port: int = 0
+    """UDP port at its first address where it takes part in the watch over hosts; 0: it does not."""
+    liveness_key: str = field(default="", repr=False)
+    """What its own messages there are signed with, as `hint_key`."""
 
 
 @dataclass(frozen=True, slots=True)

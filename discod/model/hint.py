@@ -2,34 +2,36 @@
 
 Rule: a hint is a shortcut to what the store is going to say, never a second truth. It names the
 version (store revision) of each record it is about, so a late, lost, doubled or replayed one does
-no harm; it is believed only of the sender's own endpoints, for `HOLD` seconds, and only signed with
-the key that the sender keeps in its own record.
+no harm; it is believed only of the sender's own endpoints, until the reader's store has had time to
+say otherwise, and only signed with the key that the sender keeps in its own record.
 
-A datagram: ``dsc1``, the length of the sender's name (1 octet), the name, an HMAC-SHA256 over all
-the rest together with the domain, and JSON. Pure.
+A datagram: `discod.model.seal`'s frame, ``dsc1``, around JSON. Pure.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from discod.model.endpoint import EndpointId, Reason
+from discod.model.fields import is_text
+from discod.model.seal import SIZE_MAX, Kind, SealError
 
-MAGIC = b"dsc1"
-SIZE_MAX = 1232
-"""Octets of a datagram: fits every IPv6 path without fragments (RFC 8200, section 5)."""
+__all__ = ["HOLD", "REPEAT", "SETTLED", "SIZE_MAX", "Down", "Hint", "HintError", "decode", "encode"]
+
+KIND = Kind(b"dsc1", "discod hint 1")
 HOLD = 3.0
-"""Seconds that a hint holds without the store's word."""
+"""Seconds that a hint holds at least without the store's word on it."""
+SETTLED = 1.0
+"""Seconds between a hint and a sign of life of the reader's store that counts against it, and again
+before it is forgotten: what the store said of the same moment has arrived by then. While the store
+is silent, nothing counts against a hint: of two things known, it is the younger."""
 REPEAT = 1.0
 """Seconds between repetitions while the store has not confirmed: three fit into `HOLD`."""
 DETAIL_MAX = 120
 """Characters of a detail; the store has it whole."""
-_MAC = 32
 
 
 class HintError(ValueError):
@@ -66,20 +68,20 @@ def encode(hint: Hint, domain: str, key: bytes) -> Iterator[bytes]:
         for one in hint.down
     ]
     rows += [("back", [*id_]) for id_ in hint.back]
-    room = SIZE_MAX - len(MAGIC) - 1 - len(hint.host) - _MAC
+    room = KIND.room(hint.host)
     batch: dict[str, list[list[object]]] = {"down": [], "back": []}
     body = _dump(batch)
     for kind, row in rows:
         batch[kind].append(row)
         longer = _dump(batch)
         if len(longer) > room:
-            yield _sealed(hint.host, body, domain, key)
+            yield KIND.seal(hint.host, body, domain, key)
             batch = {"down": [], "back": []}
             batch[kind].append(row)
             longer = _dump(batch)
         body = longer
     if batch["down"] or batch["back"]:
-        yield _sealed(hint.host, body, domain, key)
+        yield KIND.seal(hint.host, body, domain, key)
 
 
 def decode(packet: bytes, domain: str, key_of: Callable[[str], bytes | None]) -> Hint:
@@ -93,18 +95,15 @@ def decode(packet: bytes, domain: str, key_of: Callable[[str], bytes | None]) ->
     Raises:
         HintError: it is malformed, of an unknown host, or not signed by it.
     """
-    if packet[: len(MAGIC)] != MAGIC or len(packet) < len(MAGIC) + 1:
-        raise HintError("no hint")
-    start = len(MAGIC) + 1
-    end = start + packet[len(MAGIC)]
-    mac, body = packet[end : end + _MAC], packet[end + _MAC :]
-    if len(mac) < _MAC or len(packet) > SIZE_MAX:
-        raise HintError("wrong length")
-    host = packet[start:end].decode("ascii", "replace")
+    try:
+        sealed = KIND.open(packet)
+    except SealError as error:
+        raise HintError(str(error)) from None
+    host, body = sealed.host, sealed.body
     key = key_of(host)
     if not key:
         raise HintError(f"host {host!r} is not known to send hints")
-    if not hmac.compare_digest(mac, _sign(host, body, domain, key)):
+    if not KIND.verified(sealed, domain, key):
         raise HintError(f"not signed by host {host}")
     try:
         return _load(host, json.loads(body))
@@ -115,8 +114,9 @@ def decode(packet: bytes, domain: str, key_of: Callable[[str], bytes | None]) ->
 def _load(host: str, value: Any) -> Hint:
     down = []
     for service, instance, revision, reason, detail, at in value["down"]:
-        if not (isinstance(revision, int) and isinstance(detail, str)):
-            raise ValueError("expected an integer and a string")
+        timed = isinstance(at, int | float) and 0 <= at < 1e11
+        if not (isinstance(revision, int) and is_text(detail) and timed):
+            raise ValueError("expected an integer, a string and Unix seconds")
         id_ = EndpointId(str(service), str(instance))
         down.append(Down(id_, revision, Reason(reason), detail, float(at)))
     back = tuple(EndpointId(str(service), str(instance)) for service, instance in value["back"])
@@ -125,12 +125,3 @@ def _load(host: str, value: Any) -> Hint:
 
 def _dump(batch: dict[str, list[list[object]]]) -> bytes:
     return json.dumps(batch, separators=(",", ":")).encode()
-
-
-def _sealed(host: str, body: bytes, domain: str, key: bytes) -> bytes:
-    name = host.encode("ascii")
-    return MAGIC + bytes([len(name)]) + name + _sign(host, body, domain, key) + body
-
-
-def _sign(host: str, body: bytes, domain: str, key: bytes) -> bytes:
-    return hmac.digest(key, f"discod hint 1 {domain} {host} ".encode() + body, hashlib.sha256)

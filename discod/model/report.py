@@ -46,6 +46,17 @@ class ProducerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SilentHost:
+    """A host that does not answer, and is taken as lost here (`discod.model.swim`)."""
+
+    name: str
+    since: float
+    """Its last sign of life, Unix seconds."""
+    witnesses: tuple[str, ...]
+    """Hosts by whose word."""
+
+
+@dataclass(frozen=True, slots=True)
 class PartReport:
     """Whether one part of the daemon works."""
 

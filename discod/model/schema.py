@@ -213,6 +213,7 @@ def decode_withdrawal(key: str, id_: EndpointId, value: bytes) -> Withdrawal:
 
 def encode_host(host: Host) -> bytes:
     """The value of a host's own record."""
+    watch = {"liveness": {"port": host.liveness_port, "key": host.liveness_key}}
     return _dump(
         {
             "v": SCHEMA,
@@ -223,6 +224,7 @@ def encode_host(host: Host) -> bytes:
             "zone": host.zone,
             "drained": host.drained,
             "hints": {"port": host.hint_port, "key": host.hint_key},
+            **(watch if host.liveness_port else {}),
         }
     )
 
@@ -235,6 +237,7 @@ def decode_host(key: str, name: str, value: bytes) -> Host:
     """
     fields = Fields.load(key, value)
     hints = fields.sub("hints")
+    watch = fields.sub("liveness")
     return Host(
         name=name,
         addresses=tuple(ip_address(text) for text in fields.texts("addresses", is_address)),
@@ -245,6 +248,8 @@ def decode_host(key: str, name: str, value: bytes) -> Host:
         drained=fields.number("drained") if fields.values.get("drained") is not None else None,
         hint_port=hints.integer("port", 0, 65535, 0) if hints else 0,
         hint_key=hints.text("key", "") if hints else "",
+        liveness_port=watch.integer("port", 0, 65535, 0) if watch else 0,
+        liveness_key=watch.text("key", "") if watch else "",
     )
 
 

@@ -124,6 +124,35 @@ class AnnounceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BrakeSettings:
+    """``[brake]``: when endpoints that the store lost are kept (`discod.model.brake`)."""
+
+    enabled: bool = True
+    share: float = 0.3
+    """Of all endpoints; more than that must be lost."""
+    window: float = 30.0
+    least: int = 5
+    """At least so many must be lost."""
+    hold: float = 600.0
+    """How long one is kept at most."""
+    rate: int = 100
+    """Probes a second."""
+    fall: int = 2
+    """Failed probes in a row that drop one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LivenessSettings:
+    """``[liveness]``: hosts watch each other (`discod.model.swim`)."""
+
+    enabled: bool = True
+    period: float = 0.2
+    """From one ping of a host to the next."""
+    port: int = 9355
+    """UDP port at the host's first address; TCP at the same one is knocked at, and best closed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Which upstreams answer for a domain and all below it."""
 
@@ -268,6 +297,8 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     announce: AnnounceSettings = field(default_factory=AnnounceSettings)
     checks: CheckSettings = field(default_factory=CheckSettings)
+    brake: BrakeSettings = field(default_factory=BrakeSettings)
+    liveness: LivenessSettings = field(default_factory=LivenessSettings)
     dns: DnsSettings = field(default_factory=DnsSettings)
     transfer: TransferSettings = field(default_factory=TransferSettings)
     http: HttpSettings = field(default_factory=HttpSettings)

@@ -5,11 +5,15 @@ gRPC are `etcd_member`'s, the watch's life is `etcd_watch`'s, errors are `etcd_e
 
 Members: one is preferred, and stays so until it fails; then the next one is, for every later call.
 Calls that may be repeated go round all members within their one deadline, each getting an even
-share of what is left. A commit is sent to another member only if it surely was not executed.
+share of what is left. A commit is sent to another member only if it surely was not executed, or if
+its guards cover every key that it changes: the second copy then finds the work of the first, sees
+by the values that it is its own, and changes nothing. TLS files that have changed are taken up as
+soon as a call fails.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,25 +21,30 @@ from typing import Any
 
 import trio
 
+from discod.log import fields
 from discod.model.settings import StoreSettings
 from discod.store import etcd_proto
 from discod.store.base import (
     Commit,
     Compacted,
+    Delete,
     KeyValue,
     LeaseNotFound,
     Op,
     Put,
     Snapshot,
+    StoreRejected,
     StoreUnavailable,
     Unchanged,
 )
-from discod.store.etcd_auth import Login, target, tls_files
+from discod.store.etcd_auth import Login, TlsFiles, target
 from discod.store.etcd_errors import RpcFailure
 from discod.store.etcd_events import key_value, prefix_range
 from discod.store.etcd_member import Member, tls_credentials
 from discod.store.etcd_watch import EtcdWatch
 from discod.store.ops import check_commit, normal_prefixes, whole_seconds
+
+log = logging.getLogger(__name__)
 
 PAGE = 10_000
 """Keys a page of a snapshot."""
@@ -54,14 +63,28 @@ class _History:
     term: int
 
 
+@dataclass(slots=True)
+class _Tries:
+    """How many members a call was sent to."""
+
+    count: int = 0
+
+
 class EtcdStore:
     """A `Store` on an etcd cluster.
 
     The deadline holds for each request; a snapshot of more than `PAGE` keys makes several.
     """
 
-    def __init__(self, members: Sequence[Member], proto: etcd_proto.Proto, timeout: float) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        proto: etcd_proto.Proto,
+        timeout: float,
+        tls: TlsFiles | None = None,
+    ) -> None:
         self.proto = proto
+        self._tls = tls
         self._members = tuple(members)
         self._preferred = 0
         self._timeout = timeout
@@ -86,6 +109,9 @@ class EtcdStore:
     async def commit(self, ops: Sequence[Op], guards: Sequence[Unchanged] = ()) -> Commit:
         """Apply `ops` as one transaction if all `guards` hold."""
         check_commit(ops, guards)
+        if len(ops) == 1 and not guards and isinstance(ops[0], Delete):
+            return await self._delete(ops[0])
+        guarded = {guard.key for guard in guards}
         request = self.proto.message("TxnRequest")(
             compare=[
                 {
@@ -97,9 +123,27 @@ class EtcdStore:
                 for guard in guards
             ],
             success=[_request_op(op) for op in ops],
+            # What is there instead, should a guard not hold: perhaps the work of a first copy.
+            failure=[{"request_range": {"key": op.key.encode()}} for op in ops],
         )
-        _, response = await self._call("KV/Txn", request, repeatable=False)
+        repeatable = guarded.issuperset(op.key for op in ops)
+        tries = _Tries()
+        _, response = await self._call("KV/Txn", request, repeatable=repeatable, tries=tries)
+        if not response.succeeded and tries.count > 1:
+            found = [r.response_range for r in response.responses]
+            done = _done(ops, found, response.header.revision)
+            if done:
+                return Commit(True, done)
         return Commit(response.succeeded, response.header.revision)
+
+    async def _delete(self, op: Delete) -> Commit:
+        """A deletion by itself, which etcd grants even when its space is used up.
+
+        (A transaction of nothing but deletions is refused then, up to etcd 3.4 at least.)
+        """
+        request = self.proto.message("DeleteRangeRequest")(key=op.key.encode())
+        _, response = await self._call("KV/DeleteRange", request, repeatable=False)
+        return Commit(True, response.header.revision)
 
     async def grant(self, ttl: float) -> int:
         """A new lease; etcd raises short ones to its floor (1.5 election timeouts, about 2 s)."""
@@ -203,7 +247,7 @@ class EtcdStore:
         return Snapshot(revision, tuple(items))
 
     async def _call(
-        self, name: str, request: Any, *, repeatable: bool = True
+        self, name: str, request: Any, *, repeatable: bool = True, tries: _Tries | None = None
     ) -> tuple[Member, Any]:
         """One call, to the preferred member or to the others after it."""
         deadline = trio.current_time() + self._timeout
@@ -213,6 +257,8 @@ class EtcdStore:
             if failures and left <= 0:
                 break
             share = left / (others + 1) if repeatable else left
+            if tries is not None:
+                tries.count += 1
             try:
                 return member, await member.call(name, request, share)
             except RpcFailure as failure:
@@ -221,9 +267,29 @@ class EtcdStore:
                     raise error from None
                 failures.append(str(error))
                 self.avoid(member)
+                await self._renew_tls()
                 if not repeatable and not failure.not_sent:
                     break
         raise StoreUnavailable("; ".join(failures))
+
+    async def _renew_tls(self) -> None:
+        """Connect anew with what the TLS files hold now, if that is something else.
+
+        gRPC keeps the credentials that a channel was made with. A call that has just failed may
+        have done so for an old certificate; the next one must not.
+        """
+        if self._tls is None:
+            return
+        try:
+            files = await trio.to_thread.run_sync(self._tls.changed, abandon_on_cancel=True)
+        except StoreRejected as error:
+            log.warning("TLS files not taken up", extra=fields(error=error))
+            return
+        if files is not None:
+            credentials = tls_credentials(*files)
+            for member in self._members:
+                member.reconnect(credentials)
+            log.info("TLS files have changed, connecting anew")
 
     def _rotation(self) -> Iterator[tuple[int, Member]]:
         """Every member once, the preferred one first, with how many come after it."""
@@ -239,6 +305,29 @@ def _request_op(op: Op) -> dict[str, Any]:
     return {"request_delete_range": {"key": key}}
 
 
+def _done(ops: Sequence[Op], found: Sequence[Any], revision: int) -> int:
+    """The revision of a transaction that all of `found` is the work of; 0: it is not.
+
+    Args:
+        ops: The transaction.
+        found: What etcd holds of each key, in the same order (``RangeResponse``).
+        revision: Counts for a transaction that only deletes: when it was absent.
+    """
+    changed = set()
+    for op, held in zip(ops, found, strict=True):
+        kvs = list(held.kvs)
+        if isinstance(op, Delete):
+            if kvs:
+                return 0
+        elif not kvs or (kvs[0].value, kvs[0].lease) != (op.value, op.lease):
+            return 0
+        else:
+            changed.add(kvs[0].mod_revision)
+    if len(changed) > 1:  # not of one transaction
+        return 0
+    return int(changed.pop()) if changed else revision
+
+
 @asynccontextmanager
 async def open_etcd_store(settings: StoreSettings) -> AsyncIterator[EtcdStore]:
     """The store at `settings.endpoints`; connects at the first call.
@@ -252,12 +341,13 @@ async def open_etcd_store(settings: StoreSettings) -> AsyncIterator[EtcdStore]:
         login = Login(settings.username, settings.password_file, proto)
     targets = [(url, *target(url)) for url in settings.endpoints]
     secure = any(https for _, _, https in targets)
-    credentials = tls_credentials(*tls_files(settings)) if secure else None
+    tls = TlsFiles(settings) if secure else None
+    credentials = tls_credentials(*tls.content) if tls else None
     members = [
         Member(url, name, credentials if https else None, proto, login)
         for url, name, https in targets
     ]
-    store = EtcdStore(members, proto, settings.timeout)
+    store = EtcdStore(members, proto, settings.timeout, tls)
     try:
         yield store
     finally:

@@ -19,6 +19,9 @@ from discod.store.etcd_proto import Proto
 
 DEFAULT_PORT = 2379
 
+Pems = tuple[bytes | None, bytes | None, bytes | None]
+"""Content of the CA, certificate and key files."""
+
 _SYSTEM_ROOTS = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora
@@ -67,7 +70,7 @@ def target(url: str) -> tuple[str, bool]:
     return f"{name}:{port}", parts.scheme == "https"
 
 
-def tls_files(settings: StoreSettings) -> tuple[bytes | None, bytes | None, bytes | None]:
+def tls_files(settings: StoreSettings) -> Pems:
     """Content of the CA, certificate and key files; the system's roots when no CA is named.
 
     Raises:
@@ -78,6 +81,38 @@ def tls_files(settings: StoreSettings) -> tuple[bytes | None, bytes | None, byte
         _pem("cert", settings.cert),
         _pem("key", settings.key),
     )
+
+
+class TlsFiles:
+    """The TLS files as they were last read.
+
+    Raises:
+        StoreRejected: one cannot be read.
+    """
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+        self.content = tls_files(settings)
+
+    def changed(self) -> Pems | None:
+        """What the files hold now, if that is something else; blocks on the disk.
+
+        A certificate without its key (a rotation that is half done) is left for the next look.
+
+        Raises:
+            StoreRejected: one cannot be read; what was read before stays.
+        """
+        content = tls_files(self._settings)
+        if content == self.content:
+            return None
+        if self._settings.cert:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            try:
+                context.load_cert_chain(self._settings.cert, self._settings.key or None)
+            except (OSError, ssl.SSLError) as error:
+                raise StoreRejected(f"store.cert and store.key: {error}") from None
+        self.content = content
+        return content
 
 
 def _pem(name: str, path: str) -> bytes | None:

@@ -52,12 +52,22 @@ class Member:
         self._login = login
         self._token: str | None = None  # not known; empty: no user, or authentication is off
         self._logging_in = trio.Lock()
-        self._channel = (
-            grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
-        )
+        self._target = target
+        self._secure = credentials is not None
+        self._channel = self._connect(credentials)
         self._callables: dict[str, Any] = {}
+
+    def _connect(self, credentials: Any) -> Any:
+        if credentials is None:
+            return grpc.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+        return grpc.secure_channel(self._target, credentials, options=CHANNEL_OPTIONS)
+
+    def reconnect(self, credentials: Any) -> None:
+        """Connect anew with other credentials; calls and streams under way end as unavailable."""
+        if self._secure:
+            old, self._channel = self._channel, self._connect(credentials)
+            self._callables.clear()
+            old.close()
 
     def close(self) -> None:
         """End every call and stream."""

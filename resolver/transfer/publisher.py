@@ -9,7 +9,6 @@ returns False. Between steps, `serial` and `parts` stay at what was published la
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -19,7 +18,7 @@ from discod.model.endpoint import Endpoint, EndpointId
 from resolver.transfer.content import EMPTY, Part, Source, encode, records
 from resolver.transfer.journal import Difference, Journal, newer, serial_of
 
-Hidden = Mapping[EndpointId, Endpoint]
+Hidden = Mapping[EndpointId, Endpoint | None]
 """Endpoints that the store holds and the Catalog leaves out: what this host knows sooner."""
 
 JOURNAL_ROOM: Final = 1 << 20
@@ -83,7 +82,7 @@ class Publisher:
         Args:
             catalog: What this host answers from.
             change: From the Catalog noted last; None: unknown.
-            hidden: What the store holds beyond it.
+            hidden: What the store holds beyond it; None: what the store lacks of it.
         """
         pending = self._pending
         if change is None or self._latest is None:
@@ -205,10 +204,13 @@ def _stored(catalog: Catalog, hidden: Hidden) -> Catalog:
     """The Catalog with what the store holds beyond it."""
     if not hidden:
         return catalog
-    restored: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
+    layers: dict[str, dict[str, Endpoint]] = {}
     for id_, endpoint in hidden.items():
-        restored[id_.service][id_.instance] = endpoint
-    layers = {s: {**catalog.services.get(s, {}), **more} for s, more in restored.items()}
+        layer = layers.setdefault(id_.service, dict(catalog.services.get(id_.service, {})))
+        if endpoint is None:
+            layer.pop(id_.instance, None)
+        else:
+            layer[id_.instance] = endpoint
     return replace(catalog, services=_Layered(layers, catalog.services))
 
 
@@ -225,10 +227,14 @@ class _Layered(Mapping[str, Mapping[str, Endpoint]]):
 
     def __getitem__(self, service: str) -> Mapping[str, Endpoint]:
         found = self._front.get(service)
-        return self._back[service] if found is None else found
+        if found is None:
+            return self._back[service]
+        if not found:  # the store has none of it
+            raise KeyError(service)
+        return found
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._front
+        yield from (service for service, instances in self._front.items() if instances)
         yield from (service for service in self._back if service not in self._front)
 
     def __len__(self) -> int:

@@ -1,8 +1,10 @@
-"""Coverage-guided fuzzing of the DNS path: ``make fuzz-dns``, or ``python -m tests.fuzz [TARGET]``.
+"""Coverage-guided fuzzing: ``make fuzz``, ``make fuzz-dns``, ``python -m tests.fuzz [TARGET ...]``.
 
-Arguments that start with a dash go to libFuzzer (https://llvm.org/docs/LibFuzzer.html); the time
-``-max_total_time`` is for all targets together. A corpus grows in ``build/fuzz/<target>``; what a
-target fails on is written to ``tests/fuzz/crashes/<target>``, where `test_crashes.py` replays it.
+A target is one of `tests.fuzz.registry`, or ``dns`` (which goes without saying), ``inputs`` (all
+but DNS), ``all``. Arguments that start with a dash go to libFuzzer
+(https://llvm.org/docs/LibFuzzer.html); the time ``-max_total_time`` is for all targets together. A
+corpus grows in ``build/fuzz/<target>``; what a target fails on is written to
+``tests/fuzz/crashes/<target>``, where `test_crashes.py` replays it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.crashes import FOLDER
-from tests.fuzz.mutate import mutate
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "build" / "fuzz"
@@ -36,21 +37,21 @@ def main(arguments: list[str]) -> int:
         given.remove("--one")
         _fuzz(names[0], given)
         return 0  # libFuzzer ends the process itself
-    from tests.fuzz.targets import TARGETS
+    from tests.fuzz.registry import ALL, GROUPS
 
-    unknown = set(names) - TARGETS.keys()
+    names = [one for name in names or ["dns"] for one in GROUPS.get(name, (name,))]
+    unknown = set(names) - ALL.keys()
     if unknown:
-        print(f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+        print(f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
         return 2
-    names = names or list(TARGETS)
     options = dict(word.lstrip("-").partition("=")[::2] for word in given)
     total = int(options.pop("max_total_time", DEFAULT_TIME))
-    share = total / sum(TARGETS[name].weight for name in names)
+    share = total / sum(ALL[name].weight for name in names)
     failed = []
     for name in names:
         # A process each: libFuzzer never comes back, and coverage is that of one target.
         passed = [f"-{key}={value}" for key, value in options.items()]
-        passed.append(f"-max_total_time={max(1, round(share * TARGETS[name].weight))}")
+        passed.append(f"-max_total_time={max(1, round(share * ALL[name].weight))}")
         print(f"--- {name}", flush=True)
         command = [sys.executable, "-m", "tests.fuzz", "--one", name, *passed]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
@@ -67,25 +68,33 @@ def _fuzz(name: str, options: list[str]) -> None:
         atheris: Any = importlib.import_module("atheris")
     except ImportError:
         sys.exit("atheris is not installed: pip install atheris (Linux, x86-64 or arm64)")
-    with atheris.instrument_imports(include=["resolver", "discod.model"]):
-        targets = importlib.import_module("tests.fuzz.targets")
-    target = targets.TARGETS[name]
+    with atheris.instrument_imports(include=["resolver", "discod", "announcer"]):
+        registry = importlib.import_module("tests.fuzz.registry")
+    target = registry.ALL[name]
     corpus, crashes = CORPUS / name, FOLDER / name
     corpus.mkdir(parents=True, exist_ok=True)
     crashes.mkdir(parents=True, exist_ok=True)
     for seed in target.seeds():
         (corpus / sha256(seed).hexdigest()[:16]).write_bytes(seed)
     words = CORPUS / "words"
-    words.write_text("".join(f'"{word}"\n' for word in WORDS))
+    words.write_text("".join(f'"{word}"\n' for word in _words(registry.WORDS.get(name))))
+    most = registry.SIZE_MAX.get(name, registry.SIZE)
     # With the value profile a comparison that nearly holds counts as something new.
-    limits = ["-use_value_profile=1", "-timeout=5", "-rss_limit_mb=2048", "-max_len=1500"]
+    limits = ["-use_value_profile=1", "-timeout=5", "-rss_limit_mb=2048", f"-max_len={most}"]
     argv = [sys.argv[0], *limits, f"-dict={words}", f"-artifact_prefix={crashes}/", *options]
 
     def mutator(data: bytes, max_size: int, seed: int) -> bytes:
-        return mutate(data, max_size, seed, atheris.Mutate)
+        return bytes(registry.changed(name, data, seed, atheris.Mutate)[:max_size])
 
     atheris.Setup([*argv, str(corpus)], target.run, custom_mutator=mutator)
     atheris.Fuzz()
+
+
+def _words(own: tuple[bytes, ...] | None) -> list[str]:
+    """The dictionary of one target, in libFuzzer's form."""
+    if own is None:
+        return list(WORDS)
+    return ["".join(f"\\x{octet:02x}" for octet in word) for word in own]
 
 
 if __name__ == "__main__":

@@ -78,9 +78,10 @@ class Dockerd:
             f"--bip={bip}",
             "--storage-driver=overlay2",
             *(("--ipv6", f"--fixed-cidr-v6={cidr6}") if cidr6 else ()),
-            *(("--live-restore",) if live_restore else ()),
             *extra,
         ]
+        self.live_restore = live_restore
+        """Whether containers outlive dockerd; counts from the next start on."""
         self._process: subprocess.Popen[bytes] | None = None
         self._local = threading.local()
         self._clients: list[docker.APIClient] = []
@@ -116,7 +117,7 @@ class Dockerd:
             (self.root / "exec/containerd/containerd.pid").unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*self._command, *(("--live-restore",) if self.live_restore else ())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -130,6 +130,8 @@ def inside(path: Path | str, act: Callable[[], T]) -> T:
 LAN4 = "192.0.2"
 LAN6 = "2001:db8"
 POD4 = "10.101"
+DROPS = "lab-drops"
+"""The table of packet filter rules that `Leg.drop` makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,58 @@ class Leg:
     def mend(self) -> None:
         """Take `cut` back."""
         self.lan.ip(f"link set {self.port} master lan")
+
+    def drop(
+        self,
+        *,
+        heard: bool = True,
+        sent: bool = True,
+        peer: Leg | None = None,
+        ports: Sequence[int] = (),
+        percent: int = 100,
+    ) -> None:
+        """Lose packets that cross the cable, silently; adds to what is dropped already.
+
+        Args:
+            heard: What comes in.
+            sent: What goes out.
+            peer: To and from this host alone; else to and from all.
+            ports: Of TCP, at either end; empty: everything.
+            percent: How many of them, at random.
+        """
+        rules = [f"add table inet {DROPS}"]
+        for on, chain, hook, device, side in (
+            (heard, "heard", "prerouting", "iifname", "saddr"),
+            (sent, "sent", "postrouting", "oifname", "daddr"),
+        ):
+            if not on:
+                continue
+            # Before connection tracking's NAT on the way in, after it on the way out.
+            priority = -300 if chain == "heard" else 300
+            rules.append(
+                f"add chain inet {DROPS} {chain} "
+                f"{{ type filter hook {hook} priority {priority}; policy accept; }}"
+            )
+            whom = [f'{device} "eth0"']
+            if percent < 100:
+                whom.append(f"numgen random mod 100 < {percent}")
+            hosts = [f"ip {side} {peer.ipv4}", f"ip6 {side} {peer.ipv6}"] if peer else [""]
+            which = [""]
+            if ports:
+                listed = ", ".join(map(str, ports))
+                which = [f"tcp {end} {{ {listed} }}" for end in ("sport", "dport")]
+            rules += [
+                f"add rule inet {DROPS} {chain} {' '.join([*whom, host, port])} drop"
+                for host in hosts
+                for port in which
+            ]
+        self.space.sh("nft", "-f", "-", stdin="\n".join(rules) + "\n")
+
+    def pass_all(self) -> None:
+        """Take every `drop` back; none is no fault."""
+        self.space.sh(
+            "nft", "-f", "-", stdin=f"add table inet {DROPS}\ndelete table inet {DROPS}\n"
+        )
 
 
 def build_lan(name: str, hosts: int) -> tuple[Namespace, list[Leg]]:

@@ -122,8 +122,36 @@ class Host:
         return at
 
     def heal(self) -> None:
-        """Take `partition` back."""
+        """Take `partition` back, and whatever else the cable loses."""
+        self.leg.pass_all()
         self.leg.mend()
+
+    def lose_etcd(self) -> float:
+        """Cut this host off etcd alone, in both directions; returns when.
+
+        Its own member goes on, but without the others: a minority, which answers nothing.
+        """
+        at = time.monotonic()
+        self.leg.drop(ports=(ETCD_PORT, ETCD_PORT + 1))
+        return at
+
+    def fall_silent(self) -> float:
+        """Nothing that this host says arrives any more, but it hears; returns when."""
+        at = time.monotonic()
+        self.leg.drop(heard=False)
+        return at
+
+    def go_deaf(self) -> float:
+        """This host hears nothing any more, but is heard; returns when."""
+        at = time.monotonic()
+        self.leg.drop(sent=False)
+        return at
+
+    def lose(self, other: Host) -> float:
+        """Cut the path between this host and one other, in both directions; returns when."""
+        at = time.monotonic()
+        self.leg.drop(peer=other.leg)
+        return at
 
 
 def full(name: str) -> str:
@@ -151,6 +179,7 @@ class Lab:
         config: Added to every host's configuration, table by table.
         discod: Start the daemons; without, they are started one by one.
         lease_ttl: Seconds.
+        etcd_options: Added to every etcd member's command line.
         tail: Added to every host's configuration file as it is.
     """
 
@@ -166,6 +195,7 @@ class Lab:
         config: Config | None = None,
         discod: bool = True,
         lease_ttl: int = LEASE_TTL,
+        etcd_options: Sequence[str] = (),
         tail: str = "",
     ) -> None:
         self.name = f"{sweep.PREFIX}{os.getpid()}{'abcdefghijklmnopqrstuvwxyz'[next(_serial) % 26]}"
@@ -179,6 +209,7 @@ class Lab:
         self._config = config or {}
         self._start_discod = discod
         self._lease_ttl = lease_ttl
+        self._etcd_options = etcd_options
         self._tail = tail
         self._stack = ExitStack()
 
@@ -228,7 +259,7 @@ class Lab:
         folder = sweep.shm(self.name) if self._memory else self.root / "e"
         folder.mkdir(mode=0o700)
         places = [Place(leg.ipv4, leg.space.prefix, ETCD_PORT, ETCD_PORT + 1) for leg in legs]
-        return EtcdCluster(places=places, folder=folder)
+        return EtcdCluster(places=places, folder=folder, options=self._etcd_options)
 
     def _start_engine(self, host: Host) -> None:
         self._stack.callback(host.engine.close)

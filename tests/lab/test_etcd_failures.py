@@ -10,8 +10,11 @@ import trio
 
 from discod.model.settings import StoreSettings
 from discod.store.base import (
+    Commit,
+    Delete,
     Delta,
     KeyValue,
+    Op,
     Put,
     Snapshot,
     Store,
@@ -19,6 +22,8 @@ from discod.store.base import (
     StoreUnavailable,
     Unchanged,
 )
+from discod.store.etcd import EtcdStore
+from discod.store.etcd_errors import RpcFailure
 from discod.store.follow import follow
 from discod.store.opening import open_store
 from tests.lab.etcd import EtcdCluster, EtcdMember, free_port
@@ -266,3 +271,57 @@ async def test_a_store_restored_from_an_older_backup(triple: EtcdCluster) -> Non
         nursery.cancel_scope.cancel()
     assert len(recorder.snapshots) == 2
     assert recorder.snapshots[1].revision < recorder.snapshots[0].revision + 50
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_a_frozen_preferred_member_and_a_commit(triple: EtcdCluster, guarded: bool) -> None:
+    """With guards on all its keys it goes elsewhere after a third of the deadline, and what the
+    frozen one does with the first copy later changes nothing; without (the control) it fails."""
+    key = f"{PREFIXES[0]}k"
+    leader = await trio.to_thread.run_sync(lambda: triple.leader)
+    frozen = next(member for member in triple.members if member is not leader)
+    others = [member.client_url for member in triple.members if member is not frozen]
+    settings = StoreSettings(endpoints=(frozen.client_url, *others), timeout=3.0)
+    async with open_store(settings) as store:
+        await store.commit([Put(f"{PREFIXES[0]}warm", b"")])
+        frozen.freeze()
+        begun = trio.current_time()
+        try:
+            if not guarded:
+                with pytest.raises(StoreUnavailable):
+                    await store.commit([Put(key, b"1")])
+                assert trio.current_time() - begun > 2.5
+                return
+            commit = await store.commit([Put(key, b"1")], [Unchanged(key, 0)])
+            took = trio.current_time() - begun
+            assert commit.applied
+            assert 0.9 < took < 2.5
+            later = await store.commit([Delete(key)], [Unchanged(key, commit.revision)])
+            assert later.applied
+        finally:
+            frozen.thaw()
+        await trio.sleep(1.5)  # now it would execute what it was sent
+        assert not (await store.snapshot([key])).items
+
+
+async def test_a_commit_whose_answer_was_lost_is_known_as_done(triple: EtcdCluster) -> None:
+    """The second copy finds the first one's work, and says so: applied, at that revision."""
+    key, other = f"{PREFIXES[0]}k", f"{PREFIXES[1]}o"
+    async with open_store(StoreSettings(endpoints=triple.endpoints)) as store:
+        assert isinstance(store, EtcdStore)
+        first = await store.commit([Put(key, b"1"), Delete(other)], [Unchanged(key, 0)])
+        real = store._members[0].call
+
+        async def deaf(name: str, request: object, timeout: float) -> object:
+            await real(name, request, timeout)  # executed, and the answer is lost
+            raise RpcFailure("DEADLINE_EXCEEDED", "lost")
+
+        ops: list[Op] = [Put(key, b"2"), Delete(other)]
+        guards = [Unchanged(key, first.revision), Unchanged(other, 0)]
+        store._preferred = 0
+        store._members[0].call = deaf  # type: ignore[method-assign]
+        second = await store.commit(ops, guards)
+        assert second == Commit(True, first.revision + 1)
+        store._preferred = 0
+        third = await store.commit([Put(key, b"3")], [Unchanged(key, first.revision)])
+        assert not third.applied

@@ -12,7 +12,7 @@ import trio
 from discod.model.settings import StoreSettings
 from discod.store.base import Delete, KeyValue, Put, StoreRejected, StoreUnavailable, Unchanged
 from discod.store.opening import open_store
-from tests.lab.etcd import EtcdCluster, Tls, make_tls
+from tests.lab.etcd import EtcdCluster, Tls, make_certificate, make_tls
 from tests.lab.test_etcd_failures import PREFIXES, Recorder, following, until
 
 pytestmark = pytest.mark.lab
@@ -166,3 +166,43 @@ async def test_no_user_where_one_is_needed(cluster: EtcdCluster, tmp_path: Path)
     async with open_store(settings) as store:
         with pytest.raises(StoreRejected, match="user name is empty"):
             await store.snapshot(PREFIXES)
+
+
+SHORT = 4
+"""Seconds that the first client certificate is valid."""
+
+
+async def test_a_certificate_that_expired_is_replaced_without_a_restart(tmp_path: Path) -> None:
+    """And until the files are replaced (the control) every new connection is refused."""
+    tls = make_tls(tmp_path)
+    make_certificate(tmp_path, "client", "/CN=discod", "extendedKeyUsage=clientAuth", SHORT)
+    made = trio.current_time()
+    recorder = Recorder()
+    with EtcdCluster(tls=tls) as cluster:
+        member = cluster.members[0]
+        settings = StoreSettings(
+            endpoints=cluster.endpoints,
+            ca=str(tls.ca),
+            cert=str(tls.client_cert),
+            key=str(tls.client_key),
+        )
+        async with open_store(settings) as store, trio.open_nursery() as nursery:
+            await following(nursery, store, recorder)
+            await trio.sleep_until(made + SHORT + 1)
+            await trio.to_thread.run_sync(member.kill)  # what is connected stays so
+            member.start()
+            await trio.sleep(2)
+            with pytest.raises(StoreUnavailable):
+                await store.commit([Put(f"{PREFIXES[0]}k", b"v")])
+            assert recorder.errors
+            make_certificate(tmp_path, "client", "/CN=discod", "extendedKeyUsage=clientAuth")
+            with trio.fail_after(10):
+                while True:
+                    try:
+                        commit = await store.commit([Put(f"{PREFIXES[0]}k", b"v")])
+                        break
+                    except StoreUnavailable:
+                        await trio.sleep(0.1)
+            await until(lambda: recorder.revisions == [commit.revision])
+            nursery.cancel_scope.cancel()
+    assert len(recorder.snapshots) == 1

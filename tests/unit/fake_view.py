@@ -19,7 +19,7 @@ from discod.model.endpoint import (
     Refusal,
     Withdrawal,
 )
-from discod.model.report import EndpointReport, PartReport, ProducerReport
+from discod.model.report import EndpointReport, PartReport, ProducerReport, SilentHost
 from discod.model.schema import (
     Keyspace,
     encode_endpoint,
@@ -157,6 +157,7 @@ class FakeView:
     watchers: list[trio.MemorySendChannel[Change]] = field(default_factory=list)
     refuse: str = ""
     change_delay: float = 0.0
+    silent: dict[str, SilentHost] = field(default_factory=dict)
 
     @property
     def catalog(self) -> Catalog:

@@ -74,7 +74,7 @@ def test_the_unit_is_hardened() -> None:
     ("key", "values"),
     [
         ("Type", ["notify"]),
-        ("WatchdogSec", ["30"]),
+        ("WatchdogSec", ["15"]),
         ("Restart", ["always"]),
         ("StartLimitIntervalSec", ["0"]),
         ("User", ["discod"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -13,12 +14,12 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from discod.hints import Hints, HintSettings, settings_for
+from discod.hints import LOOK, REPEATED_MIN, Hints, HintSettings, settings_for
 from discod.keeper import Keeper
 from discod.metrics import Metrics
 from discod.model.catalog import CatalogState, What
 from discod.model.endpoint import Endpoint, EndpointId, Host, Producer, Reason, Withdrawal
-from discod.model.hint import HOLD, SIZE_MAX, Down, Hint, HintError, decode, encode
+from discod.model.hint import HOLD, SETTLED, SIZE_MAX, Down, Hint, HintError, decode, encode
 from discod.model.schema import Keyspace, encode_endpoint, encode_host, encode_withdrawal
 from discod.store.base import Delta, KeyValue, Removed, Snapshot
 
@@ -317,7 +318,13 @@ class Deaf(Hints):
 
 @pytest.fixture
 def deaf() -> Iterator[tuple[Keeper, Deaf]]:
-    keeper = Keeper(KEYS, wall=lambda: 1000.0, monotonic=lambda: 0.0, metrics=Metrics())
+    def clock() -> float:
+        try:
+            return trio.current_time()
+        except RuntimeError:  # the fixture itself runs outside of trio
+            return 0.0
+
+    keeper = Keeper(KEYS, wall=lambda: 1000.0, monotonic=clock, metrics=Metrics())
     hints = Deaf(keeper, HintSettings("a", DOMAIN, LOCALHOST, 0), Metrics())
     hints.sent = []
     hints.bind()
@@ -345,6 +352,13 @@ async def test_what_the_store_does_not_confirm_is_repeated(
         keeper.delta(Delta(10, (Removed(record(1, 5).key, 10),)))
         await trio.sleep(10)
         assert len(hints.sent) == 4
+        keeper.delta(Delta(11, (record(2, 11),)))
+        hints.suppress([replace(CRASH, endpoint=endpoint(2))])
+        await trio.sleep(1.5)
+        keeper.delta(Delta(12, (Removed(record(2, 6).key, 12),)))
+        await trio.sleep(10)
+        # Confirmed here, but another host's store may be away, and a datagram be lost.
+        assert len(hints.sent) == 4 + 1 + REPEATED_MIN
         nursery.cancel_scope.cancel()
 
 
@@ -361,10 +375,38 @@ async def test_a_hint_that_nobody_stands_by_is_let_go(
         nursery.start_soon(hints.run)
         hints._take(packet)
         await trio.sleep(HOLD - 0.1)
+        keeper.contact(9)
         hints._take(packet)  # repeated: it holds on
-        await trio.sleep(HOLD - 0.1)
+        for _ in range(6):
+            await trio.sleep(0.5)
+            assert not up()
+            keeper.contact(9)
+        await trio.sleep(SETTLED + 2 * LOOK)
+        assert up()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_hint_holds_while_the_store_is_silent(
+    deaf: tuple[Keeper, Deaf], autojump_clock: trio.testing.MockClock
+) -> None:
+    keeper, hints = deaf
+    [packet] = encode(Hint("b", (down(3, 7, host="b"),)), DOMAIN, KEY)
+
+    def up() -> bool:
+        return keeper.catalog.endpoint(endpoint(3, "b").id) is not None
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hints.run)
+        keeper.contact(9)
+        hints._take(packet)
+        await trio.sleep(SETTLED / 2)
+        keeper.contact(9)  # of the same moment: the withdrawal may be right behind it
+        await trio.sleep(600)
         assert not up()
-        await trio.sleep(0.2)
+        keeper.contact(9)
+        await trio.sleep(SETTLED / 2)
+        assert not up()
+        await trio.sleep(SETTLED)
         assert up()
         nursery.cancel_scope.cancel()
 

@@ -496,23 +496,85 @@ async def test_a_reset_in_the_midst_of_an_answer(tmp_path: Path) -> None:
         assert (await server.raw(get("/livez"))).endswith(b"ok\n")
 
 
-async def test_tcp_clients_cannot_lock_out_the_control_socket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_idle_connections_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert CONNECTIONS_MAX >= 64
     monkeypatch.setattr("discod.http_server.CONNECTIONS_MAX", 3)
     async with serving(tmp_path) as server:
-        streams = [await server.connect() for _ in range(4)]
-        with trio.fail_after(5):
-            assert await streams[3].receive_some() == b""
-        with pytest.raises(Unreachable):
+        for unix in (False, True):
+            streams = [await server.connect(unix=unix) for _ in range(4)]
+            with trio.fail_after(5):
+                assert await streams[0].receive_some() == b""  # the one idle for longest
+            await streams[1].send_all(b"GET /livez HTTP/1.1\r\nHost:")  # no request yet
+            assert await server.ask("get", "/v1/hosts", over=server.unix if unix else "")
+            with trio.fail_after(5):
+                assert await streams[1].receive_some() == b""
+            await streams[3].send_all(get("/livez"))
+            assert (await read_until(streams[3], b"ok\n")).startswith(b"HTTP/1.1 200")
+            for stream in streams:
+                await stream.aclose()
+
+
+async def test_requests_under_way_keep_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discod.http_server.CONNECTIONS_MAX", 3)
+    async with serving(tmp_path) as server:
+        streams = [await server.connect() for _ in range(3)]
+        for stream in streams:
+            await stream.send_all(get("/v1/watch"))
+            await read_until(stream, b"from revision")
+        with pytest.raises(Unreachable):  # of the same client, which gives up nothing of its own
             await server.ask("get", "/v1/hosts")
-        assert await server.ask("get", "/v1/hosts", over=server.unix)
-        await streams[0].aclose()
-        await trio.sleep(0.05)
+        assert await server.ask("get", "/v1/hosts", over=server.unix)  # another table
+        # Another client than the one that holds all gets a place of those, at work or not.
+        monkeypatch.setattr("discod.http_server._holder", lambda _: "another")
         assert await server.ask("get", "/v1/hosts")
+        await eventually(lambda: len(server.view.watchers) == 2)
         for stream in streams:
             await stream.aclose()
+        await eventually(lambda: not server.view.watchers)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_stream_ends_with_its_client(tmp_path: Path) -> None:
+    """A client that resets in the midst of it leaves nothing behind, for no time."""
+    async with serving(tmp_path) as server:
+        at_rest = descriptors()
+        streams = [await server.connect() for _ in range(5)]
+        for stream in streams:
+            await stream.send_all(get("/v1/watch"))
+            await read_until(stream, b"from revision")
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            await stream.aclose()
+        await eventually(lambda: descriptors() <= at_rest)
+
+
+async def test_http2_is_not_spoken(tmp_path: Path) -> None:
+    """A connection that was upgraded to it was once kept for ever."""
+    async with serving(tmp_path) as server:
+        upgrade = (
+            "Connection: Upgrade, HTTP2-Settings",
+            "Upgrade: h2c",
+            "HTTP2-Settings: AAMAAABk",
+        )
+        stream = await server.connect()
+        await stream.send_all(get("/livez", *upgrade))
+        assert (await read_until(stream, b"ok\n")).startswith(b"HTTP/1.1 200")
+        await stream.aclose()
+        answer = await server.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+        assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5"))
+
+
+async def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        for text in (b'{"services": [{"name": "\\ud800", "port": 80}]}', b'"\\udfff"'):
+            head = b"POST /v1/announce HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            request = head + b"Content-Length: %d\r\n\r\n" % len(text) + text
+            answer = await server.raw(request, unix=True)
+            assert answer.startswith(b"HTTP/1.1 400"), answer
 
 
 async def test_a_body_that_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,7 @@ def test_transactions_stay_within_the_stores_limit_and_keep_pairs_together() -> 
     transactions = ledger.pending(LEASES, 2.0)
     assert [len(ops) for ops in transactions] == [128, 128, 128, 16]
     assert all(len(ops) <= MAX_OPS for ops in transactions)
+    assert all(len(ledger.guards(ops)) <= MAX_OPS for ops in transactions)
     for ops in transactions:
         deletes = {op.key.rsplit("/", 1)[1] for op in ops if isinstance(op, Delete)}
         puts = {op.key.rsplit("/", 1)[1] for op in ops if isinstance(op, Put)}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discod.log import VALUE_MAX, LogfmtFormatter, fields, setup
+from discod.log import VALUE_MAX, LogfmtFormatter, Sparingly, fields, setup
 
 
 def line(message: str = "it happened", **values: object) -> str:
@@ -112,3 +112,16 @@ def test_setup_sends_ours_from_the_level_on_and_others_from_warning(
         "info announcer.engine ours n=1",
         'warning somebody.else "not ours but grave"',
     ]
+
+
+def test_what_is_said_ten_times_a_second_is_said_once_a_minute() -> None:
+    once = Sparingly(60.0)
+    passed: list[int] = []
+    for tenth in range(1300):
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "again", None, None)
+        record.created = tenth / 10
+        record.exc_info = (OSError, OSError(), None)
+        if once.filter(record):
+            assert record.exc_info is None
+            passed.append(tenth)
+    assert passed == [0, 600, 1200]

@@ -180,12 +180,13 @@ async def test_without_descriptors_nothing_breaks(
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
         try:
             pidfds.watch("a", process.pid, lambda: None)
+            assert not pidfds.watches("a")
+            assert not pidfds.available
+            assert not shares_pids(str(tmp_path / "s")), "and that cannot be asked either"
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert not pidfds.watches("a")
-        assert not pidfds.available
-        pidfds.unwatch("other")
-        assert pidfds.available, "one came free"
+        assert pidfds.available, "there are some again"
+        assert pidfds.watches("other")
         pidfds.close()
         other.kill()
         other.wait()

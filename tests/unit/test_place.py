@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import stat
+import uuid
 from pathlib import Path
 
 import pytest
 
-from discod.place import Memory, PlaceError, make_directory, only_one, remember, save
+from discod.place import (
+    Memory,
+    PlaceError,
+    make_directory,
+    only_host,
+    only_one,
+    remember,
+    save,
+)
 
 
 def test_the_second_daemon_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
@@ -85,3 +96,49 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     os.chown(link, 12345, 12345, follow_symlinks=False)
     with pytest.raises(PlaceError, match="belongs to user 12345"):
         make_directory(link, 0o755)
+
+
+def test_a_full_disk_keeps_nothing_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "fsync", full)
+    with only_one(tmp_path):
+        assert "lock file without our pid" in caplog.text
+        with pytest.raises(PlaceError, match=r"another discod \(pid unknown\)"), only_one(tmp_path):
+            raise AssertionError("two at once")
+    assert remember(tmp_path).machine
+    assert "identity not saved" in caplog.text
+
+
+def test_one_name_in_one_domain_is_one_daemon_s() -> None:
+    name = f"h-{uuid.uuid4().hex[:8]}"
+    with (
+        only_host(name, "one.test"),
+        only_host(name, "two.test"),
+        only_host("x" + name, "one.test"),
+    ):
+        said = rf"another discod \(pid {os.getpid()}\) announces as host {name} in one.test"
+        for _ in range(3):
+            with pytest.raises(PlaceError, match=said), only_host(name, "one.test"):
+                raise AssertionError("two at once")
+    with only_host(name, "one.test"):
+        pass  # the first is gone
+
+
+def test_a_claim_of_another_user_is_named_and_not_heeded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"h-{uuid.uuid4().hex[:8]}"
+    raw = socket.socket.getsockopt
+
+    def stranger(sock: socket.socket, *how: int) -> int | bytes:
+        found = raw(sock, *how)
+        return found[:4] + b"\x39\x30\0\0" + found[8:] if isinstance(found, bytes) else found
+
+    monkeypatch.setattr(socket.socket, "getsockopt", stranger)
+    with only_host(name, "one.test"), only_host(name, "one.test"):
+        assert "another user holds this host's name" in caplog.text

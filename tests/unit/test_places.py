@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-from resolver.places import Places
+import pytest
+
+from discod.model.places import Places, holder_of
 
 
 def table(**held: int) -> Places[str]:
@@ -39,11 +41,43 @@ def test_the_one_idle_for_longest_goes() -> None:
     assert every_one.victim("d", always) == ("b0", "b")
 
 
-def test_nobody_is_taken_from_at_work() -> None:
+def never(_: str) -> bool:
+    return False
+
+
+def test_who_is_at_work_is_spared() -> None:
     places = table(a=2, b=2)
     assert places.victim("c", lambda place: place == "b1") == ("b1", "b")
-    assert places.victim("c", lambda place: False) is None
     assert places.victim("a", lambda place: place.startswith("b")) is None
+    assert table(a=1, b=1).victim("c", never) is None
+
+
+def test_work_that_never_ends_keeps_nobody_out() -> None:
+    places = table(a=1, b=5)
+    assert places.victim("c", never) == ("b0", "b")
+    assert places.victim("a", never) == ("b0", "b")
+    assert places.victim("b", never) is None  # not at its own cost
+    # Taking turns for ever would help nobody.
+    assert table(a=1, b=2).victim("a", never) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::2", True),
+        ("2001:db8:0:0:ffff::", "2001:db8::2", True),
+        ("2001:db8:0:1::1", "2001:db8::1", False),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("", "", True),
+        ("no address: at all", "no address: at all", True),
+    ],
+)
+def test_whom_a_connection_counts_for(one: str, other: str, same: bool) -> None:
+    assert (holder_of(one) == holder_of(other)) is same
 
 
 def test_a_place_is_given_up_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -290,3 +291,21 @@ def _alive(pid: int) -> bool:
             return stat.read().rpartition(") ")[2][0] != "Z"
     except FileNotFoundError:
         return False
+
+
+async def test_what_this_host_lacks_is_not_held_against_the_endpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def out_of_descriptors(argv: Sequence[str], timeout: float) -> tuple[int, str]:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    check = Check("cmd", command=("true",))
+    result = await probe(check, endpoint(1), execute=out_of_descriptors)
+    assert (result.ok, result.ran) == (False, False)
+
+    def no_socket(*_: object) -> object:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(trio.socket, "socket", no_socket)
+    result = await probe(Check("tcp"), endpoint(1), execute=no_command)
+    assert (result.ok, result.ran) == (False, False)

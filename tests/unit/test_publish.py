@@ -14,12 +14,20 @@ import pytest
 import trio
 import trio.testing
 
-from announcer.ledger import Ledger, Status
+from announcer.ledger import Leases, Ledger, Status
 from announcer.publish import Publisher
 from discod.metrics import Metrics
 from discod.model.endpoint import Endpoint, EndpointId, Producer, Reason
-from discod.model.schema import Keyspace
-from discod.store.base import Commit, Op, Put, Store, StoreUnavailable, Unchanged
+from discod.model.schema import Keyspace, encode_endpoint
+from discod.store.base import (
+    Commit,
+    Op,
+    Put,
+    Store,
+    StoreRejected,
+    StoreUnavailable,
+    Unchanged,
+)
 from discod.store.follow import follow
 from discod.store.memory import open_memory_store
 
@@ -62,14 +70,16 @@ class Into:
 
 
 @asynccontextmanager
-async def running(store: Store, lease_file: Path | None = None) -> AsyncIterator[Publisher]:
+async def running(
+    store: Store, lease_file: Path | None = None, lease_ttl: float = 10.0
+) -> AsyncIterator[Publisher]:
     ledger = Ledger(KEYS, "h1")
     ledger.engine_listed()
     publisher = Publisher(
         store,
         ledger,
         keys=KEYS,
-        lease_ttl=10.0,
+        lease_ttl=lease_ttl,
         history_ttl=100.0,
         lease_file=lease_file,
         metrics=Metrics(),
@@ -248,3 +258,161 @@ async def test_an_unreadable_lease_file_only_costs_a_new_lease(tmp_path: Path) -
             offer(publisher, Status(E1))
             await publisher.settled()
             assert json.loads(file.read_text())["lease"] == (await keys_of(store))[RECORD]
+
+
+@pytest.mark.parametrize(
+    ("changed", "adopted"),
+    [
+        ({}, True),
+        ({"host": "h0"}, False),
+        ({"prefix": "/old"}, False),
+        ({"domain": "old.internal"}, False),
+    ],
+)
+async def test_a_lease_of_another_configuration_is_left_to_end(
+    tmp_path: Path, changed: dict[str, str], adopted: bool
+) -> None:
+    file = tmp_path / "lease.json"
+    async with open_memory_store() as store:
+        lease = await store.grant(100)
+        file.write_text(
+            json.dumps({"lease": lease, "domain": KEYS.domain, "prefix": KEYS.prefix} | changed)
+        )
+        async with running(store, file) as publisher:
+            offer(publisher, Status(E1))
+            await publisher.settled()
+            assert ((await keys_of(store))[RECORD] == lease) is adopted
+
+
+async def test_a_lease_file_that_cannot_be_written_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "full" / "lease.json"
+    renewals = 0
+
+    class Counting(Flaky):
+        async def renew(self, lease: int) -> float:
+            nonlocal renewals
+            renewals += 1
+            return await self._store.renew(lease)
+
+    caplog.set_level("INFO", "announcer")
+    async with (
+        open_memory_store() as store,
+        running(Counting(store, 0), file, lease_ttl=1.0) as publisher,  # type: ignore[arg-type]
+    ):
+        offer(publisher, Status(E1))
+        await publisher.settled()
+        with trio.fail_after(20):
+            while renewals < 3:  # noqa: ASYNC110 - a thread writes the file
+                await trio.sleep(0.05)
+            assert caplog.text.count("lease file not written") == 1
+            file.parent.mkdir()
+            while "lease file written" not in caplog.text:  # noqa: ASYNC110 - as above
+                await trio.sleep(0.05)
+        assert json.loads(file.read_text())["lease"] == (await keys_of(store))[RECORD]
+
+
+class Full:
+    """A store whose space is used up: it grants single deletions, and nothing that puts."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.full = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def grant(self, ttl: float) -> int:
+        if self.full:
+            raise StoreRejected("database space exceeded")
+        return await self._store.grant(ttl)
+
+    async def commit(self, ops: Sequence[Op], guards: Sequence[Unchanged] = ()) -> Commit:
+        if self.full and (len(ops) > 1 or isinstance(ops[0], Put)):
+            raise StoreRejected("database space exceeded")
+        return await self._store.commit(ops, guards)
+
+
+async def test_a_full_store_still_loses_what_has_ended(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The withdrawal is refused, the deletion is not; its reason follows when there is space."""
+    other = replace(E1, instance="h1-2")
+    async with open_memory_store() as memory:
+        store = Full(memory)
+        async with running(store) as publisher:  # type: ignore[arg-type]
+            offer(publisher, Status(E1), Status(other))
+            await publisher.settled()
+            store.full = True
+            offer(publisher, Status(other), Status(replace(E1, instance="h1-3")))
+            await trio.sleep(2)
+            assert set(await keys_of(memory)) == {KEYS.record(other.id)}
+            assert "space" in publisher.error
+            store.full = False
+            await publisher.settled()
+            assert KEYS.withdrawn("h1", E1.id) in await keys_of(memory)
+
+
+async def test_a_full_store_loses_what_ended_before_the_start(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Without a lease for its reason, an orphan of the last run goes all the same."""
+    async with open_memory_store() as memory:
+        lease = await memory.grant(1000)
+        await memory.commit([Put(RECORD, encode_endpoint(E1), lease)])
+        store = Full(memory)
+        async with running(store) as publisher:  # type: ignore[arg-type]
+            publisher._host_lease = lease
+            store.full = True
+            publisher._history_lease = 0
+            await trio.sleep(1)
+            await publisher._only_delete(Leases(lease, 0))
+            assert RECORD not in await keys_of(memory)
+
+
+class Late:
+    """A store that executes a copy of one transaction again, long after it answered."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.sent: list[tuple[list[Op], list[Unchanged]]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def commit(self, ops: Sequence[Op], guards: Sequence[Unchanged] = ()) -> Commit:
+        self.sent.append((list(ops), list(guards)))
+        return await self._store.commit(ops, guards)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_a_late_copy_of_a_transaction_changes_nothing(
+    autojump_clock: trio.testing.MockClock, guarded: bool
+) -> None:
+    """And without its guards (the control) it brings the dead one back."""
+    async with open_memory_store() as memory:
+        store = Late(memory)
+        async with running(store) as publisher:  # type: ignore[arg-type]
+            offer(publisher, Status(E1))
+            await publisher.settled()
+            ops, guards = store.sent[0]
+            assert {guard.key for guard in guards} == {RECORD, KEYS.withdrawn("h1", E1.id)}
+            offer(publisher)
+            await publisher.settled()
+        late = await memory.commit(ops, guards if guarded else [])
+        assert late.applied is not guarded
+        assert (RECORD in await keys_of(memory)) is not guarded
+
+
+async def test_a_strangers_value_under_our_key_does_not_stop_us(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """No guard can name its revision: after a moment it is written over."""
+    async with open_memory_store() as store:
+        await store.commit([Put(RECORD, b'{"host":"192.0.2.9"}')])
+        async with running(store) as publisher:
+            offer(publisher, Status(E1))
+            with trio.fail_after(2):
+                await publisher.settled()
+            assert (await keys_of(store))[RECORD] != 0

@@ -145,6 +145,38 @@ async def test_no_room_while_all_are_at_work(autojump_clock: Any) -> None:
         assert await receive(busy[0]) is None
 
 
+async def test_work_that_never_ends_keeps_nobody_out(autojump_clock: Any) -> None:
+    async with table() as t:
+        t.server.connections_max = 4
+        hog = [t.connect(f"2001:db8::{i}") for i in range(4)]  # one machine
+        for stream in hog:
+            await stream.send_all(framed(b"later"))
+            await trio.testing.wait_all_tasks_blocked()
+        good = [t.connect(f"192.0.2.{i}") for i in (1, 2)]
+        for stream in good:
+            assert await asked(stream, b"x") == b"X"
+        assert await receive(hog[0]) is None and await receive(hog[1]) is None
+        assert await receive(t.connect("2001:db8::9")) is None  # not at its own cost
+        t.answers.release.set()
+        assert await receive(hog[2]) == b"later"
+        assert t.open[-1] == 4
+
+
+async def test_first_come_first_served_would_starve_others(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of those above: where nobody gives up a place, idle clients keep all out."""
+    async with table() as t:
+        t.server.connections_max = 4
+        hog = [t.connect("192.0.2.9") for _ in range(4)]
+        for stream in hog:
+            assert await asked(stream, b"a") == b"A"
+        with monkeypatch.context() as patch:
+            patch.setattr("discod.model.places.Places.victim", lambda *_: None)
+            assert await receive(t.connect("192.0.2.1")) is None
+        assert await asked(t.connect("192.0.2.1"), b"b") == b"B"
+
+
 async def test_idle_connections_are_closed(autojump_clock: Any) -> None:
     async with table() as t:
         t.server.idle = 7.0

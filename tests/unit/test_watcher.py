@@ -284,6 +284,65 @@ async def test_an_event_during_a_look_causes_another_one() -> None:
         assert r.status() == "paused"
 
 
+async def test_a_pid_that_is_used_again_is_not_taken_for_the_dead_one() -> None:
+    async with rig(box()) as r:
+        r.pids.die()
+        assert r.status() == "crashed"
+        r.pids.gone.clear()  # the kernel gives the number to the next run
+        r.engine.put(box(started=STARTED + 10))
+        await r.tell(event("start", time=STARTED + 10))
+        assert r.status() == "up"
+        assert r.pids.watches(box().id, box().pid)
+
+
+async def test_a_look_that_is_due_while_the_connection_closes_waits_for_the_next(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig(box()) as r:
+        r.engine.letting_go = 0.5
+        r.pids.die()  # its look is due in 1 s
+        await trio.sleep(0.8)
+        r.engine.away = True
+        await r.tell(Resync("x"))
+        await trio.sleep(0.4)  # the look is due now
+        r.engine.away = False
+        r.engine.put(box(status=Status.EXITED, pid=0, exit_code=3, attachments=()))
+        await trio.sleep(10)
+        assert r.watcher.connected
+        assert r.status() == "crashed"
+
+
+async def test_what_could_not_be_watched_is_watched_at_the_next_comparison() -> None:
+    async with rig(box()) as r:
+        r.pids.unwatch(box().id)  # as if descriptors had run out
+        await r.tell(Resync("x"))
+        assert r.pids.watches(box().id, box().pid)
+        assert r.status() == "up"
+        before = len(r.engine.inspected)
+        await r.tell(Resync("x"))
+        assert len(r.engine.inspected) == before, "nothing differs, nothing is asked"
+
+
+@pytest.mark.parametrize("compares", [True, False], ids=["compares", "control"])
+async def test_what_the_engine_dropped_of_a_burst_is_found(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, compares: bool
+) -> None:
+    if not compares:
+        monkeypatch.setattr("announcer.watcher.MANY", -1)
+    async with rig(box(1), box(2), resync=60.0) as r:
+        for n in range(300):
+            await r.engine.send.send(event("rename"))
+            if n == 100:  # neither's event ever comes
+                r.engine.put(box(2, status=Status.PAUSED))
+                r.engine.put(box(3))
+        await trio.sleep(2)
+        assert (r.status(1), r.status(2), r.status(3)) == (
+            ("up", "paused", "up") if compares else ("up", "up", "unknown")
+        )
+        await trio.sleep(70)
+        assert (r.status(2), r.status(3)) == ("paused", "up")
+
+
 async def test_an_engine_that_is_away_withdraws_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

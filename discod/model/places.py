@@ -1,14 +1,16 @@
-"""Who holds the places at a table that has only so many.
+"""Who holds the places at a table that has only so many: connections of DNS and of HTTP.
 
 Rule: while there is room, everybody gets it; when there is none, the client that holds most gives
 one up, and of its places the one idle for longest. So one client cannot keep others out, and a
-share of the table is fair without being reserved (RFC 7766, section 6.2.2). Every step costs the
-same, however many places there are. Pure.
+share of the table is fair without being reserved (RFC 7766, section 6.2.2). Who is at work is
+spared, but not at the cost of a client that holds less: work that never ends keeps nobody out
+either. Every step costs the same, however many places there are. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from ipaddress import IPv6Address
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
@@ -16,6 +18,8 @@ P = TypeVar("P", bound=Hashable)
 
 LOOK: Final = 8
 """Clients, and places of each, that are looked at for one that is idle."""
+PREFIX_V6: Final = 64
+"""Bits by which clients with IPv6 are told apart: one machine has all addresses of its link."""
 
 
 class Places(Generic[P]):
@@ -60,7 +64,8 @@ class Places(Generic[P]):
     def victim(self, client: str, idle: Callable[[P], bool]) -> tuple[P, str] | None:
         """The place to be given up so that `client` can have one, and who holds it.
 
-        None: `client` is to go without, as it holds most already, or those who do are all at work.
+        None: `client` is to go without, as all are at work and nobody would still hold as much as
+        it then would.
         """
         own = len(self._of.get(client, ()))
         holders = {client: None} if own >= self._most else self._holding[self._most]
@@ -68,6 +73,9 @@ class Places(Generic[P]):
             for place in islice(self._of.get(holder, ()), LOOK):
                 if idle(place):
                     return place, holder
+        if own + 1 < self._most:
+            holder = next(iter(self._holding[self._most]))
+            return next(iter(self._of[holder])), holder
         return None
 
     def _move(self, client: str, before: int, after: int) -> None:
@@ -79,3 +87,16 @@ class Places(Generic[P]):
             self._most = after
         if before and not self._holding[before]:
             del self._holding[before]
+
+
+def holder_of(address: str) -> str:
+    """Whom a connection from `address` counts for: the address, or its /64 where it is IPv6."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = IPv6Address(address)
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return parsed.packed[: PREFIX_V6 // 8].hex(":", 2)
