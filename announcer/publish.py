@@ -372,6 +372,11 @@ class Publisher:
             self._unsaved = False
 
     def _whose(self) -> dict[str, str]:
-        """What a lease's records have in common."""
+        """What a lease's records have in common, and how long it lasts."""
         keys = self._keys
-        return {"domain": keys.domain, "prefix": keys.prefix, "host": self.ledger.host}
+        return {
+            "domain": keys.domain,
+            "prefix": keys.prefix,
+            "host": self.ledger.host,
+            "ttl": f"{self._lease_ttl:g}",
+        }

@@ -267,6 +267,7 @@ async def test_an_unreadable_lease_file_only_costs_a_new_lease(tmp_path: Path) -
         ({"host": "h0"}, False),
         ({"prefix": "/old"}, False),
         ({"domain": "old.internal"}, False),
+        ({"ttl": "77"}, False),
     ],
 )
 async def test_a_lease_of_another_configuration_is_left_to_end(
