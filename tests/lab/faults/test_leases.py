@@ -197,9 +197,10 @@ def test_the_clock_jumps(three: Lab, faults: Table, jump: int) -> None:
         boxes = [host.engine.box(f"web-{host.name}", offer("web")) for host in three.hosts]
         gone = a.engine.box("gone", offer("web"))
         addresses = tuple(sorted(box.ipv4 for box in boxes))
-        a.engine.crash(gone)
         with three.poller("web", interval=0.005) as poller:
-            poller.wait(lambda answer: answer.addresses == addresses)
+            poller.wait(lambda answer: gone.ipv4 in answer.addresses)
+            died = a.engine.crash(gone)
+            poller.wait(lambda answer: answer.addresses == addresses, after=died)
             begun = time.monotonic()
             offset.write_text(f"{jump:+d}\n")
             said = subprocess.run(
