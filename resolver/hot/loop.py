@@ -201,30 +201,30 @@ class Loop:
         Of those SILENT_PACKETS counts the ones that are not handed on.
         """
         gaps = []
+        hold = self._memo.retired.append
+        get = self._memo.answers.get
         for slot, ready in enumerate(found):
             if ready and not checked:
                 continue
-            answer = self._answer(slot, index, batch, clients[slot], packets[slot], checked)
-            if isinstance(answer, bytes):
-                found[slot] = answer
-            elif answer[2] >= 0:
-                found[slot] = batch.piece_at(slot, answer)
-            else:
+            client, key = clients[slot], packets[slot]
+            answer = self._stop(slot, index, batch, client, key) if checked else None
+            if answer is None:
+                # A question that stands in the batch twice has been found meanwhile.
+                ready = ready or next(get(key, _DONE), b"")
+                if ready:
+                    found[slot] = ready
+                    continue
+                answer = self._find(slot, index, batch, client, key)
+            if answer[2] < 0:
                 gaps.append(slot)
                 found[slot] = _GAP
+            else:
+                found[slot] = piece(answer)
+                hold(answer[3])  # until it is sent
         return gaps
 
-    def _answer(
-        self, slot: int, index: int, batch: Batch, client: bytes, key: bytes, checked: bool
-    ) -> bytes | Found:
+    def _find(self, slot: int, index: int, batch: Batch, client: bytes, key: bytes) -> Found:
         """The answer to one query, `SILENT` when there is none from here."""
-        if checked:
-            stopped = self._stop(slot, index, batch, client, key)
-            if stopped is not None:
-                return stopped
-        ready = next(self._memo.answers.get(key, _DONE), b"")
-        if ready:
-            return ready
         try:
             answer = self._memo.find(key, client)
         except Exception:  # noqa: BLE001 - a fault of ours over one packet must not end the service

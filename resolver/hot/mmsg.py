@@ -29,8 +29,6 @@ RECEIVE_MAX: Final = 2048
 _STRIDE = RECEIVE_MAX + 64
 """Octets from one receive buffer to the next: by a power of two, the beginnings of all buffers, of
 which alone most queries take something, would share a few places of the processor's caches."""
-SEND_MAX: Final = 4608
-"""Octets of a response made for one query alone: `udp_size` is at most 4096."""
 
 _MSG_DONTWAIT = 0x40
 _MSG_TRUNC = 0x20
@@ -107,8 +105,12 @@ _PIECE = struct.Struct("=QQQ")
 
 
 def piece(found: tuple[int, int, int, bytes]) -> bytes:
-    """An answer as `Batch.fill` takes it: where its body lies, how long it is, and its kind."""
-    return _PIECE.pack(*found[:3])
+    """An answer as `Batch.fill` takes it: where its body lies, how long it is, and its kind.
+
+    An address of 0 is looked up. Whoever sends it holds the body until then.
+    """
+    address, size, kind, body = found
+    return _PIECE.pack(address or address_of(body), size, kind)
 
 
 class Batch:
@@ -130,10 +132,7 @@ class Batch:
         self._received = mmap.mmap(-1, size * _STRIDE)
         self._names = mmap.mmap(-1, size * _NAME_ROOM)
         self._control = mmap.mmap(-1, size * _CONTROL_ROOM)
-        self._out = mmap.mmap(-1, size * SEND_MAX)
-        received, names, control, self._out_at = map(
-            _address, (self._received, self._names, self._control, self._out)
-        )
+        received, names, control = map(_address, (self._received, self._names, self._control))
         control_length = (_PKTINFO6 if self.v6 else _PKTINFO4) if self.wildcard else 0
         self._control_length = control_length
         self._in = (_MMsgHdr * size)()
@@ -229,15 +228,6 @@ class Batch:
         pieces[2:end:4] = words[0::3]
         pieces[3:end:4] = words[1::3]
         return words[2::3].tolist()
-
-    def piece_at(self, slot: int, found: tuple[int, int, int, bytes]) -> bytes:
-        """The piece for a slot; an answer of one query alone is copied to where it can be sent."""
-        address, size, kind, body = found
-        if not address:
-            at = slot * SEND_MAX
-            self._out[at : at + size] = body
-            address = self._out_at + at
-        return _PIECE.pack(address, size, kind)
 
     def send(self, first: int, end: int) -> None:
         """Send the responses of the slots from `first` up to `end`.

@@ -305,7 +305,7 @@ def test_a_host_that_is_cut_off_in_one_direction(lab: Lab, faults: Table, half: 
     a, _, c = lab.hosts
     lead(lab, a)
     stays, far = start(lab, c, "stays"), start(lab, a, "far")
-    # Who is deaf is still heard: a renewal more arrives before it misses the answer to the last one.
+    # Who is deaf is still heard: one more renewal arrives before it misses the answer to the last.
     latest = LEASE_TTL * (4 / 3 if half == "deaf" else 1) + LEASE_SLACK
     with watching(lab, "stays", "far") as (p_stays, p_far):
         cut = c.fall_silent() if half == "silent" else c.go_deaf()
