@@ -240,7 +240,8 @@ def test_docker_stop_fails_no_request(three: Lab, kind: str) -> None:
     assert reason(c, "shop", leaves) in ("stopping", "exited", "crashed")
 
 
-def test_a_dead_host_is_out_after_its_lease(three: Lab) -> None:
+def test_a_host_that_is_cut_off_is_silent_and_then_lost(three: Lab) -> None:
+    """The others see its silence before its lease ends; then the store has lost it."""
     a, b, c = three.hosts
     box = a.engine.box("cut", offer("cut"))
     three.everywhere("cut", [box.ipv4, box.ipv6])
@@ -248,8 +249,13 @@ def test_a_dead_host_is_out_after_its_lease(three: Lab) -> None:
     try:
         three.everywhere("cut", [], hosts=[b, c], deadline=25)
         assert a.dig("cut") == [box.ipv4], "the cut-off host answers what it knows"
-        lost = b.discod.api("/v1/services/cut")["lost"]
-        assert {one["container"] for one in lost} == {box.id}, "a loss, not a withdrawal"
+        until(
+            lambda: (
+                {one["container"] for one in b.discod.api("/v1/services/cut")["lost"]} == {box.id}
+            ),
+            deadline=25,
+            what="a loss, not a withdrawal",
+        )
     finally:
         a.heal()
     three.everywhere("cut", [box.ipv4, box.ipv6], deadline=25)
