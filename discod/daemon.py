@@ -47,9 +47,10 @@ from discod.paths import SOCKET_NAME, runtime_dir, state_dir
 from discod.place import Memory, PlaceError, keep, make_directory, only_host, only_one, remember
 from discod.readiness import Gate
 from discod.reload import needs_restart
-from discod.store.base import Delta, Snapshot, Store, StoreError, StoreRejected
+from discod.store.base import Store, StoreRejected
 from discod.store.follow import follow
 from discod.store.opening import open_store
+from discod.store_word import StoreWord
 from discod.suspects import Suspects
 from discod.view import Announcement, StoreReport
 from resolver.forwarding.pool import OwnUpstreamError
@@ -206,7 +207,12 @@ class Daemon:
             facing.start_soon(watch_addresses, self.settings.host, self._addresses, self._move)
 
     async def _follow(self) -> None:
-        await follow(self._store, self._keys.prefixes, self, rng=self._rng)
+        word = StoreWord(self.keeper, self.announcer.publisher, self._mark_stale)
+        await follow(self._store, self._keys.prefixes, word, rng=self._rng)
+
+    def _mark_stale(self) -> None:
+        """Have answers say how the Catalog stands with the store."""
+        self.resolver.set_stale(not self.store.connected, self.keeper.ready.is_set())
 
     async def _answers_settled(self) -> None:
         """Wait until what is answered is the present Catalog, by workers too."""
@@ -223,7 +229,7 @@ class Daemon:
         while True:
             self._notifier.watchdog()
             self._gate.look(self.parts())
-            self.resolver.set_stale(not self.store.connected, self.keeper.ready.is_set())
+            self._mark_stale()
             await trio.sleep(self._tick_period)
 
     async def _greet(self) -> None:
@@ -234,7 +240,7 @@ class Daemon:
             if self.announcer.watcher is not None:
                 await self.announcer.watcher.answered.wait()
             await self.announcer.publisher.settled()
-        self.resolver.set_stale(not self.store.connected, self.keeper.ready.is_set())
+        self._mark_stale()
         if not self._quiet:
             sys.stdout.write(banner(self.settings, self.host, self.catalog, self.parts()))
             sys.stdout.flush()
@@ -254,31 +260,6 @@ class Daemon:
                 self._notifier.stopping()
                 scope.cancel()
                 return
-
-    # The store's word, for all that follow it ---------------------------------------------------
-
-    def snapshot(self, snapshot: Snapshot) -> None:
-        """Pass a snapshot on."""
-        self.keeper.snapshot(self.announcer.publisher.shield.snapshot(snapshot))
-        self.announcer.publisher.snapshot(snapshot)
-        self.resolver.set_stale(not self.store.connected, self.keeper.ready.is_set())
-
-    def delta(self, delta: Delta) -> None:
-        """Pass changes on."""
-        self.keeper.delta(self.announcer.publisher.shield.delta(delta))
-        self.announcer.publisher.delta(delta)
-
-    def contact(self, revision: int) -> None:
-        """Pass a sign of life on, and what became of our own meanwhile."""
-        released = self.announcer.publisher.shield.delta(Delta(self.catalog.revision))
-        if released.events:
-            self.keeper.delta(released)
-        self.keeper.contact(revision)
-
-    def disconnected(self, error: StoreError) -> None:
-        """Pass on that the watch is broken."""
-        self.keeper.disconnected(error)
-        self.resolver.set_stale(True, self.keeper.ready.is_set())
 
     # Settings and state -------------------------------------------------------------------------
 
@@ -329,7 +310,7 @@ class Daemon:
             zone=self._zone,
             drained=self._memory.drained,
             hint_port=self._hints.port if self._hints else 0,
-            hint_key=self._hints.key if self._hints and self._hints.port else "",
+            hint_key=self._hints.key if self._hints else "",
             liveness_port=self._liveness.port if self._liveness else 0,
             liveness_key=self._liveness.key if self._liveness else "",
         )
