@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import trio
 
+from discod.datagram import bound
 from discod.keeper import Keeper
 from discod.log import fields
 from discod.metrics import Metrics
@@ -88,13 +89,9 @@ class Hints:
     def bind(self) -> int:
         """Take the port; 0, and a line in the log, when it cannot be had: then without hints."""
         at = self._settings
-        family = socket.AF_INET6 if at.address.version == 6 else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
-            sock.setblocking(False)
-            sock.bind((str(at.address), at.port))
+            sock = bound(at.address, at.port)
         except OSError as error:
-            sock.close()
             log.error(
                 "no hints: other hosts learn of ends from the store alone",
                 extra=fields(address=at.address, port=at.port, error=error.strerror),
@@ -106,8 +103,8 @@ class Hints:
 
     @property
     def key(self) -> str:
-        """What this host's hints are signed with, for its own record."""
-        return self._key.hex()
+        """What this host's hints are signed with, for its own record; empty without a port."""
+        return self._key.hex() if self.port else ""
 
     # Out ----------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import trio
 
+from discod.datagram import bound
 from discod.keeper import Keeper
 from discod.knock import Knocks
 from discod.log import fields
@@ -80,13 +81,9 @@ class Liveness:
     def bind(self) -> None:
         """Take the port; only a line in the log when it cannot be had: then without."""
         at = self._place
-        family = socket.AF_INET6 if at.address.version == 6 else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
-            sock.setblocking(False)
-            sock.bind((str(at.address), at.port))
+            sock = bound(at.address, at.port)
         except OSError as error:
-            sock.close()
             log.error(
                 "no watch over hosts: one that dies leaves DNS with its lease only",
                 extra=fields(address=at.address, port=at.port, error=error.strerror),
