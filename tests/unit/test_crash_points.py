@@ -24,6 +24,7 @@ from discod.model.schema import Keyspace
 from discod.store.base import Store
 from discod.store.follow import follow
 from discod.store.memory import MemoryStore, open_memory_store
+from tests.observing import Into
 
 KEYS = Keyspace()
 TTL = 10.0
@@ -87,20 +88,6 @@ class Remembering(Publisher):
 
     async def _remember(self, lease: int) -> None:
         self.memory["lease"] = lease
-
-
-class Into:
-    """An observer that hands everything to one publisher."""
-
-    def __init__(self, publisher: Publisher) -> None:
-        self.snapshot = publisher.snapshot
-        self.delta = publisher.delta
-
-    def contact(self, revision: int) -> None:
-        pass
-
-    def disconnected(self, error: Exception) -> None:
-        raise AssertionError(error)
 
 
 @asynccontextmanager

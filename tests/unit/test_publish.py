@@ -30,6 +30,7 @@ from discod.store.base import (
 )
 from discod.store.follow import follow
 from discod.store.memory import open_memory_store
+from tests.observing import Into
 
 KEYS = Keyspace()
 E1 = Endpoint("web", "h1-1", ip_address("10.0.0.1"), 80, host="h1", producer=Producer.DOCKER)
@@ -53,20 +54,6 @@ class Flaky:
             self.failures -= 1
             raise StoreUnavailable("no leader")
         return await self._store.commit(ops, guards)
-
-
-class Into:
-    """An observer that hands everything to one publisher."""
-
-    def __init__(self, publisher: Publisher) -> None:
-        self.snapshot = publisher.snapshot
-        self.delta = publisher.delta
-
-    def contact(self, revision: int) -> None:
-        pass
-
-    def disconnected(self, error: Exception) -> None:
-        raise AssertionError(error)
 
 
 @asynccontextmanager

@@ -434,7 +434,7 @@ def carry_out(lab: Lab, steps: Sequence[Step], events: dict[str, Events], book: 
                 ).rstrip()
                 book.note(f"DO {words}" + (f" for {step.seconds:.2f} s" if step.seconds else ""))
                 lanes[lane](step)
-        except BaseException:
+        except BaseException:  # whatever it is, the other lanes stop as well; raised again
             broken.set()
             raise
 

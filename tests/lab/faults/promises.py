@@ -27,7 +27,23 @@ EARLIEST = 0.6
 third, so two thirds are left at least, less the time that a renewal takes."""
 
 BACK = 5.0
-"""From the end of a fault until every host answers what the engines' lists say."""
+"""From the end of a fault until every host answers what the engines' lists say, and nothing is a
+suspect any more."""
+
+HOST_OUT = 2.0
+"""From a host's death until the others leave it out, where hosts watch each other. By the steps of
+the state machine 1.4 at most with three hosts."""
+
+HOST_BACK = 3.0
+"""From its return until all others have it again: a ping and a word."""
+
+ENGINE_BACK = 6.0
+"""From a Docker engine's return until all answers equal its list. 2 s are the goal and what an idle
+machine stays below; the engine itself takes its time on a busy one."""
+
+ENDS_ELSEWHERE = 2.0
+"""A death leaves the other hosts' answers by hint, whatever etcd does meanwhile. Milliseconds on a
+quiet machine; as with `AT_ONCE`, the rest is room, here for a fault of etcd at the same time."""
 
 MOVED = 10.0
 """From a change of the host's own address until its published ports are offered at the new one: two

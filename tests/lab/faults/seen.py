@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from tests.lab.dnspoll import Poller, Track
+from tests.lab.dnspoll import Answer, Poller, Track
 from tests.lab.engine import Box
+from tests.lab.faults.measure import spans
 from tests.lab.rig import Host, Lab
 
 SILENCE = 0.25
@@ -22,12 +23,12 @@ def seconds(track: Track, begun: float, ended: float, have: set[str], *, lack: b
 
     A long silence counts as lacking.
     """
-    total = 0.0
-    for n, seen in enumerate(track.changes):
-        until = track.changes[n + 1].at if n + 1 < len(track.changes) else max(ended, seen.at)
-        said = set(seen.answer.addresses)
-        if bool(have - said) if lack else bool(have & said):
-            total += max(0.0, min(until, ended) - max(seen.at, begun))
+
+    def fits(answer: Answer) -> bool:
+        said = set(answer.addresses)
+        return bool(have - said) if lack else bool(have & said)
+
+    total = spans(track, fits, begun, ended)
     if lack and track.longest_silence > SILENCE:
         total += track.longest_silence
     return total

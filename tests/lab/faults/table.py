@@ -14,15 +14,18 @@ class Row:
     """One fault; of several clients and hosts the worst."""
 
     fault: str
-    wrong: float
-    """Seconds in which an answer named something dead, beyond the moment it died."""
-    missing: float
-    """Seconds in which an answer lacked something that was alive all the time, or none came."""
+    wrong: float | None
+    """Seconds in which an answer named something dead, beyond the moment it died; None: not looked
+    at, as nothing died."""
+    missing: float | None
+    """Seconds in which an answer lacked something that was alive all the time, or none came; None:
+    not looked at, as nothing lived."""
     converged: float | None
     """Seconds from the end of the fault until everything was as it should be; None: nothing was to
     come back."""
     control: str
-    """What the negative control saw: the same with the protection switched off. Empty: none."""
+    """What the negative control saw: the same with the protection switched off; or where it is, if
+    it is another test. Empty: none."""
 
 
 class Table:
@@ -35,8 +38,8 @@ class Table:
         self,
         fault: str,
         *,
-        wrong: float = 0.0,
-        missing: float = 0.0,
+        wrong: float | None = None,
+        missing: float | None = None,
         converged: float | None = None,
         control: str = "",
     ) -> None:
@@ -51,11 +54,13 @@ def lines(rows: Iterable[Row]) -> list[str]:
     """The table as text, a line a row."""
     cells = [HEADINGS]
     for row in rows:
-        back = "-" if row.converged is None else f"{row.converged:.2f}"
-        cells.append(
-            (row.fault, f"{row.wrong:.2f}", f"{row.missing:.2f}", back, row.control or "-")
-        )
+        wrong, missing, back = map(_shown, (row.wrong, row.missing, row.converged))
+        cells.append((row.fault, wrong, missing, back, row.control or "-"))
     widths = [max(len(line[i]) for line in cells) for i in range(len(HEADINGS))]
     return [
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
     ]
+
+
+def _shown(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.2f}"

@@ -13,6 +13,7 @@ import pytest
 from tests.lab.daemon import until
 from tests.lab.dnspoll import Answer, Poller
 from tests.lab.engine import Box
+from tests.lab.faults.promises import BACK
 from tests.lab.faults.table import Table
 from tests.lab.rig import LEASE_TTL, Host, Lab, offer
 
@@ -20,9 +21,6 @@ pytestmark = pytest.mark.lab
 
 BOXES = 2
 """Containers a host: with three hosts and two address families 12 endpoints."""
-BACK = 5.0
-"""Seconds from the store's return until nothing is a suspect any more: a reconnection pauses for at
-most 2 s, an announcement takes milliseconds."""
 DEAD_GONE = 12.0
 """Seconds until a dead container whose host is dumb is out: 3.6 until the next probe, two probes of
 1 s, 0.6 between them; doubled, for a machine with two busy cores."""

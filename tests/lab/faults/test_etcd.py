@@ -22,6 +22,7 @@ from tests.lab.daemon import until
 from tests.lab.dnspoll import Poller
 from tests.lab.engine import Box
 from tests.lab.etcd import EtcdCluster
+from tests.lab.faults.promises import AT_ONCE, BACK, ENDS_ELSEWHERE
 from tests.lab.faults.seen import as_engines_say, missing, wrong
 from tests.lab.faults.table import Table
 from tests.lab.rig import ETCD_PORT, LEASE_TTL, Host, Lab, offer
@@ -33,13 +34,6 @@ OUTAGE = float(os.environ.get("DISCOD_OUTAGE", "6"))
 assert OUTAGE > LEASE_TTL
 HOLD = 2.0
 """Seconds that a fault lasts which leaves a quorum: an election takes 1 to 2."""
-LOCAL = 0.5
-"""Seconds until a death has left its own host's answers. Milliseconds on a quiet machine; the rest
-is for two cores that run three etcds, three engines and this."""
-ELSEWHERE = 2.0
-"""The same on the other hosts, by hints."""
-CONVERGED = 5.0
-"""Seconds after the fault until all Catalogs say what the engines say."""
 FRESH = 10.0
 """Seconds until no answer is marked stale: a watch on the failed member notices its silence after
 5."""
@@ -53,7 +47,7 @@ def cluster(lab: Lab) -> EtcdCluster:
     return lab.etcd
 
 
-def converge(lab: Lab, boxes: list[Box], since: float, within: float = CONVERGED) -> float:
+def converge(lab: Lab, boxes: list[Box], since: float, within: float = BACK) -> float:
     """Seconds since `since` until every Catalog has exactly these containers."""
     until(lambda: as_engines_say(lab, boxes, "web"), deadline=within, what="converged")
     return time.monotonic() - since
@@ -144,7 +138,7 @@ def test_answers_go_on(
         try:
             until(lambda: time.monotonic() > begun + hold / 2, deadline=60, step=0.1)
             died = a.engine.crash(dies)
-            poller.wait(lambda answer: dies.ipv4 not in answer.addresses, deadline=ELSEWHERE)
+            poller.wait(lambda answer: dies.ipv4 not in answer.addresses, deadline=ENDS_ELSEWHERE)
             if hold == OUTAGE:
                 stale_is_seen(three)
             until(lambda: time.monotonic() > begun + hold, deadline=hold + 60, step=0.1)
@@ -156,8 +150,8 @@ def test_answers_go_on(
         local = wrong(poller, died, dies, ["a"])
         faults.add(title, wrong=named, missing=lacked, converged=took)
     assert lacked <= NONE
-    assert local <= LOCAL
-    assert named <= ELSEWHERE
+    assert local <= AT_ONCE
+    assert named <= ENDS_ELSEWHERE
     until(lambda: not stale(three), deadline=FRESH, what="no EDE 3 any more")
 
 
@@ -215,11 +209,11 @@ def test_emptied(three: Lab, faults: Table) -> None:
             for box, h in zip(stay, three.hosts, strict=True)
         ]
     assert max(own) <= NONE, "a host goes on answering for its own"
-    assert lacked <= CONVERGED
+    assert lacked <= BACK
     # The answers do not tell when it is all in the store again: they never lacked it.
     until(
         lambda: three.etcdctl("get", "--prefix", "--keys-only", "/skydns/").count("/web/") == 8,
-        deadline=CONVERGED,
+        deadline=BACK,
         what="every record in the store again",
     )
 
@@ -250,8 +244,8 @@ def test_restored_from_an_old_snapshot(three: Lab, faults: Table) -> None:
         faults.add("etcd: restored from a backup", wrong=named, missing=lacked, converged=took)
     assert died < begun
     assert own <= NONE
-    assert wrong_at_home(poller, begun, dies) <= LOCAL
-    assert max(lacked, named) <= CONVERGED
+    assert wrong_at_home(poller, begun, dies) <= AT_ONCE
+    assert max(lacked, named) <= BACK
 
 
 def wrong_at_home(poller: Poller, begun: float, box: Box) -> float:
@@ -288,7 +282,7 @@ def test_compacted_under_a_watch(three: Lab, faults: Table) -> None:
         took = converge(three, [*stay, born], back)
         named = wrong(poller, max(died, back), dies)
         faults.add("etcd: compacted under a watch", wrong=named, converged=took)
-    assert named <= CONVERGED
+    assert named <= BACK
 
 
 KEYS = ("get", "--prefix", "--keys-only", "/skydns")
@@ -347,10 +341,10 @@ def test_out_of_space(small: Lab, faults: Table) -> None:
         fill(small)
         died = a.engine.crash(dies)
         born = small["b"].engine.box("born", offer("web"))
-        poller.wait(lambda answer: dies.ipv4 not in answer.addresses, deadline=ELSEWHERE)
+        poller.wait(lambda answer: dies.ipv4 not in answer.addresses, deadline=ENDS_ELSEWHERE)
         until(  # not by hints alone: those last 3 s
             lambda: f"/web/a-{dies.id[:12]}" not in small.etcdctl(*KEYS),
-            deadline=CONVERGED,
+            deadline=BACK,
             what="the record is deleted",
         )
         until(lambda: time.monotonic() > begun + LEASE_TTL + 1, step=0.1)  # leases are renewed
@@ -361,7 +355,7 @@ def test_out_of_space(small: Lab, faults: Table) -> None:
         lacked, named = missing(poller, begun, stay), wrong(poller, died, dies)
         faults.add("etcd: out of space", wrong=named, missing=lacked, converged=took)
     assert lacked <= NONE
-    assert named <= ELSEWHERE
+    assert named <= ENDS_ELSEWHERE
 
 
 SLOW = 0.2
@@ -424,7 +418,7 @@ def test_slow(three: Lab, faults: Table) -> None:
         with life(three) as (stay, dies, poller):
             begun = time.monotonic()
             died = a.engine.crash(dies)
-            poller.wait(lambda answer: dies.ipv4 not in answer.addresses, deadline=ELSEWHERE)
+            poller.wait(lambda answer: dies.ipv4 not in answer.addresses, deadline=ENDS_ELSEWHERE)
             born = a.engine.box("born", offer("web"))
             took = converge(three, [*stay, born], time.monotonic(), SLOWLY)
             until(lambda: time.monotonic() > begun + 2 * LEASE_TTL, step=0.1)  # renewed in time
@@ -438,4 +432,4 @@ def test_slow(three: Lab, faults: Table) -> None:
         a.discod.write()
         a.discod.start()
     assert lacked <= NONE
-    assert named <= ELSEWHERE
+    assert named <= ENDS_ELSEWHERE

@@ -19,6 +19,7 @@ from tests.lab.daemon import until
 from tests.lab.faults.checker import INF, Bounds, Fault, History, Note, Report, Span, around, check
 from tests.lab.faults.history import Answers, Events
 from tests.lab.faults.operations import SERVICES, Book, carry_out, expected, plan
+from tests.lab.faults.promises import BACK
 from tests.lab.faults.table import Table
 from tests.lab.rig import Lab, offer
 
@@ -36,9 +37,6 @@ MISSING = 2.0
 """Seconds: a start is not urgent, and has to go through etcd, whose disk all of this shares."""
 SILENT = 1.0
 """Seconds without an answer: none are wanted, but a busy machine may hold a process back."""
-CONVERGED = 5.0
-"""Seconds from the last step until every host has exactly what its engines run: as long as a watch
-may need to notice that its member is gone."""
 BOUNDS = Bounds(WRONG, MISSING, SILENT)
 
 
@@ -136,7 +134,7 @@ def test_what_is_answered_fits_what_is_true(three: Lab, faults: Table, seed: int
     )
     if report.violations:
         pytest.fail(tell(seed, history, report), pytrace=False)
-    assert converged < CONVERGED
+    assert converged < BACK
     assert len(history.spans) > SECONDS / 4, "enough happened"
     assert {run.host for run in history.runs} == {"a", "b", "c"}
     fooled = lied_to(history)

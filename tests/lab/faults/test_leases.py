@@ -15,14 +15,13 @@ import pytest
 
 from tests.lab.daemon import ROOT, until
 from tests.lab.engine import Box
+from tests.lab.faults.promises import BACK
 from tests.lab.faults.seen import as_engines_say, missing
 from tests.lab.faults.table import Table
 from tests.lab.rig import ETCD_PORT, LEASE_TTL, Host, Lab, offer
 
 pytestmark = pytest.mark.lab
 
-BACK = 5.0
-"""Seconds until all is in place again."""
 REVOKED = 1.0
 """Seconds for which other hosts may lack what a hand has revoked: a few round trips, on a loaded
 machine."""
