@@ -70,8 +70,8 @@ class LocalCatalog(Protocol):
         """Take endpoints out at once."""
         ...
 
-    def unsuppress(self, ids: Iterable[EndpointId]) -> None:
-        """Take `suppress` back."""
+    def unsuppress(self, endpoints: Iterable[Endpoint]) -> None:
+        """Take `suppress` back of what is up again, as it is now."""
         ...
 
 
@@ -246,16 +246,19 @@ class Roster:
             self._change.set()
             self._change = trio.Event()
             out: list[Withdrawal] = []
-            back: list[EndpointId] = []
+            back: list[Endpoint] = []
             for id_ in before.keys() | after.keys():
                 old, new = before.get(id_), after.get(id_)
                 was_up = old is not None and old.up
                 is_up = new is not None and new.up
-                if was_up == is_up:
-                    continue
                 wanted = ledger.wanted(id_)
+                if was_up == is_up:
+                    if is_up and wanted is not None and _moved(old, wanted):
+                        back.append(wanted.endpoint)
+                        self._log_up(wanted)
+                    continue
                 if wanted is not None and wanted.up:
-                    back.append(id_)
+                    back.append(wanted.endpoint)
                     self._log_up(wanted)
                 elif wanted is not None:
                     reason = wanted.reason or gone
@@ -315,6 +318,10 @@ class Roster:
                 container=said.endpoint.container_name,
             ),
         )
+
+
+def _moved(old: Status | None, new: Status) -> bool:
+    return old is not None and old.endpoint.place != new.endpoint.place
 
 
 def _in_words(unit: Unit, id_: EndpointId) -> str:

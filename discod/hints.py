@@ -19,7 +19,7 @@ from discod.datagram import bound
 from discod.keeper import Keeper
 from discod.log import fields
 from discod.metrics import Metrics
-from discod.model.endpoint import Address, EndpointId, Withdrawal
+from discod.model.endpoint import Address, Endpoint, EndpointId, Withdrawal
 from discod.model.hint import (
     HOLD,
     REPEAT,
@@ -122,11 +122,15 @@ class Hints:
             self._said.update({one.id: (one, 0) for one in down})
             self._send(Hint(self._settings.host, down=tuple(down)))
 
-    def unsuppress(self, ids: Iterable[EndpointId]) -> None:
-        """Take `suppress` back, and what the others were told."""
-        back = tuple(ids)
+    def unsuppress(self, endpoints: Iterable[Endpoint]) -> None:
+        """Take `suppress` back, and what the others were told.
+
+        Of what is up at another place they were told the truth: the record's next version ends it.
+        """
+        back = tuple(endpoints)
         self._keeper.unsuppress(back)
-        told = tuple(id_ for id_ in back if self._said.pop(id_, None) is not None)
+        ids = [one.id for one in back if not self._keeper.unconfirmed(one.id)]
+        told = tuple(id_ for id_ in ids if self._said.pop(id_, None) is not None)
         if told:
             self._send(Hint(self._settings.host, back=told))
 

@@ -122,9 +122,9 @@ class Keeper:
         """Take endpoints of this host out at once, before the store has said so."""
         self._tell(self._state.suppress(withdrawals, self._wall()))
 
-    def unsuppress(self, ids: Iterable[EndpointId]) -> None:
-        """Take `suppress` back."""
-        self._tell(self._state.unsuppress(ids, self._wall()))
+    def unsuppress(self, endpoints: Iterable[Endpoint]) -> None:
+        """Take `suppress` back of what is up again, as it is now (`CatalogState.unsuppress`)."""
+        self._tell(self._state.unsuppress(endpoints, self._wall()))
 
     # Other hosts' word, sooner than the store's ------------------------------------------------
 

@@ -37,6 +37,7 @@ from discod.model.schema import (
 )
 from discod.model.settings import BrakeSettings
 from discod.model.shards import Kept, Shards, regrouped
+from discod.model.suppressed import Suppressed
 
 __all__ = ["LOSSES_KEPT", "Catalog", "CatalogState", "Change", "Entry", "What"]
 
@@ -49,7 +50,7 @@ class CatalogState:
 
     `suppress` takes endpoints of this host out at once, before the store has said so, and keeps out
     a record that was still on its way. It ends when the store says the same (the record is deleted,
-    the withdrawal is there), or by `unsuppress`.
+    the withdrawal is there), or by `unsuppress`; see `discod.model.suppressed`.
 
     What the store has lost may be kept for a while: `brake` decides. `now` is Unix seconds; `time`
     is of a clock that never jumps, and `now` where none is handed in.
@@ -63,7 +64,7 @@ class CatalogState:
         self._vanished: dict[EndpointId, Endpoint] = {}  # in this step, and nobody said why
         self._applied = 0  # revision that the store named last
         self._silent: dict[str, tuple[str, float]] = {}  # host -> detail, since (Unix seconds)
-        self._suppressed: dict[EndpointId, Withdrawal] = {}
+        self._suppressed = Suppressed()
         self._hinted: dict[EndpointId, Withdrawal] = {}
         self._withdrawn: dict[EndpointId, Withdrawal] = {}
         self._lost = Kept[EndpointId, Loss]()
@@ -161,16 +162,16 @@ class CatalogState:
         for withdrawal in withdrawals:
             id_ = withdrawal.endpoint.id
             self._touched[id_] = None
-            self._suppressed[id_] = withdrawal
+            self._suppressed.put(withdrawal)
             self._lost.drop(id_)
             self.brake.hear(id_, Why.WITHDRAWN)
         return self._publish(self.catalog.revision, now)
 
-    def unsuppress(self, ids: Iterable[EndpointId], now: float) -> Change:
-        """Take `suppress` back where the endpoint is up again before the store heard of it."""
-        for id_ in ids:
-            if self._suppressed.pop(id_, None) is not None:
-                self._touched[id_] = None
+    def unsuppress(self, endpoints: Iterable[Endpoint], now: float) -> Change:
+        """Take `suppress` back of what is up again before the store heard of it, as it is now."""
+        for endpoint in endpoints:
+            if self._suppressed.back(endpoint, self._records.get(endpoint.id)):
+                self._touched[endpoint.id] = None
         return self._publish(self.catalog.revision, now)
 
     def hint(self, hints: Iterable[Down], host: str, now: float) -> Change:
@@ -253,9 +254,8 @@ class CatalogState:
                 else:
                     refusal = schema.decode_refusal(key, host, container, value)
                     if self._refused.now.get((host, container)) != refusal:
-                        self._entries.append(
-                            Entry(What.REFUSED, changed, host=host, detail=container)
-                        )
+                        entry = Entry(What.REFUSED, changed, host=host, detail=container)
+                        self._entries.append(entry)
                     self._refused.put((host, container), refusal)
 
     def _withdrawal(
@@ -272,7 +272,7 @@ class CatalogState:
         self._touched[id_] = None
         self._withdrawn[id_] = replace(withdrawal, revision=changed)
         self._lost.drop(id_)
-        self._suppressed.pop(id_, None)
+        self._suppressed.pop(id_)
         self.brake.hear(id_, Why.WITHDRAWN)
 
     def _host(self, key: str, name: str, value: bytes | None, changed: int) -> None:
@@ -292,6 +292,7 @@ class CatalogState:
     def _put_record(self, record: Record) -> None:
         id_ = record.id
         self._touched[id_] = None
+        self._suppressed.renewed(record, self._records.get(id_))
         self._records.put(record)
         self._lost.drop(id_)
         self._vanished.pop(id_, None)
@@ -306,7 +307,7 @@ class CatalogState:
         if record is None:
             return
         self._touched[id_] = None
-        said = self._suppressed.pop(id_, None), self._hinted.pop(id_, None)
+        said = self._suppressed.pop(id_), self._hinted.pop(id_, None)
         known = record.host in self._silent or self.catalog.endpoint(id_) is not None
         if known and said == (None, None) and isinstance(record, Endpoint):
             self._vanished[id_] = record

@@ -85,6 +85,11 @@ class Endpoint:
         return EndpointId(self.service, self.instance)
 
     @property
+    def place(self) -> tuple[Address, int, Protocol]:
+        """Where it is reached."""
+        return self.address, self.port, self.protocol
+
+    @property
     def packed(self) -> bytes:
         """The address, 4 or 16 octets."""
         return self.address.packed

@@ -103,7 +103,11 @@ Op = Put | Delete
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """Guard: the key's last change is `revision`; 0 means that the key is absent."""
+    """Guard: the key's last change is `revision`; 0 means that the key is absent.
+
+    Absence may return, a revision never does: what must not happen after a later deletion needs a
+    second guard on a key that the deletion writes.
+    """
 
     key: str
     revision: int

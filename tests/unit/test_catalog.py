@@ -281,20 +281,45 @@ def test_a_suppressed_one_whose_lease_ends_is_not_lost_as_well(state: CatalogSta
 
 def test_unsuppress_brings_back_what_the_store_still_has(state: CatalogState) -> None:
     state.suppress([withdrawal(A)], NOW)
-    assert whats(state.unsuppress([A.id], NOW)) == [What.ANNOUNCED]
+    assert whats(state.unsuppress([A], NOW)) == [What.ANNOUNCED]
     assert up(state.catalog) == {A.id: A, B.id: B}
     assert not state.catalog.withdrawn
 
 
 def test_unsuppress_of_what_is_not_suppressed_is_nothing(state: CatalogState) -> None:
-    assert state.unsuppress([A.id, DB.id], NOW).entries == ()
+    assert state.unsuppress([A, DB], NOW).entries == ()
+
+
+def test_what_is_back_elsewhere_waits_for_its_next_record(state: CatalogState) -> None:
+    """The store is slow, and a restarted container has another address: the old one stays out."""
+    moved = replace(A, address=ip_address("192.0.2.77"))
+    state.suppress([withdrawal(A)], NOW)
+    assert state.unsuppress([moved], NOW).entries == ()
+    assert A.id not in up(state.catalog)
+    assert state.unconfirmed(A.id)
+    state.reset([put(A, 3), put(B, 4)], 7, NOW)  # the same record once more is no news
+    assert A.id not in up(state.catalog)
+    assert whats(state.apply([put(moved, 8)], 8, NOW)) == [What.ANNOUNCED]
+    assert up(state.catalog)[A.id].address == moved.address
+    assert not state.unconfirmed(A.id)
+
+
+def test_what_is_back_elsewhere_and_ends_again_stays_out(state: CatalogState) -> None:
+    moved = replace(A, address=ip_address("192.0.2.77"))
+    state.suppress([withdrawal(A)], NOW)
+    state.unsuppress([moved], NOW)
+    state.suppress([withdrawal(moved)], NOW)
+    state.apply([put(moved, 8)], 8, NOW)
+    assert A.id not in up(state.catalog)
+    state.unsuppress([moved], NOW)
+    assert A.id in up(state.catalog)
 
 
 def test_what_is_not_there_yet_can_be_suppressed(state: CatalogState) -> None:
     assert state.suppress([withdrawal(DB)], NOW).entries == ()
     assert state.apply([put(DB, 6)], 6, NOW).entries == ()
     assert DB.id not in up(state.catalog)
-    assert whats(state.unsuppress([DB.id], NOW)) == [What.ANNOUNCED]
+    assert whats(state.unsuppress([DB], NOW)) == [What.ANNOUNCED]
 
 
 # Hosts and refusals ---------------------------------------------------------------------------
@@ -513,6 +538,7 @@ class Naive:
         self.revision = 0
         self.stored: dict[str, tuple[bytes, int]] = {}
         self.suppressed: dict[EndpointId, Withdrawal] = {}
+        self.elsewhere: set[EndpointId] = set()
 
     def snapshot(self) -> list[tuple[str, bytes, int]]:
         return [(key, value, revision) for key, (value, revision) in self.stored.items()]
@@ -558,6 +584,10 @@ class Naive:
         found = {one.id: said for one in POOL if (said := self.said(one))}
         return {**found, **self.suppressed}
 
+    def unsuppress(self, one: Endpoint) -> None:
+        self.suppressed.pop(one.id, None)
+        self.elsewhere.discard(one.id)
+
     def do(self, what: str, one: Endpoint, state: CatalogState) -> Change:
         """One step on the model and on the real one."""
         self.revision += 1
@@ -585,21 +615,28 @@ class Naive:
                 events = [self.set(said, b'{"record":{}}')]
             case "suppress":
                 self.suppressed[one.id] = withdrawal(one)
+                self.elsewhere.discard(one.id)
                 return state.suppress([withdrawal(one)], NOW)
             case "unsuppress":
-                self.suppressed.pop(one.id, None)
-                return state.unsuppress([one.id], NOW)
+                stored = self.record(one)
+                if not isinstance(stored, Endpoint) or stored.port == one.port:
+                    self.unsuppress(one)
+                elif one.id in self.suppressed:
+                    self.elsewhere.add(one.id)
+                return state.unsuppress([one], NOW)
             case "absent-reset":  # deleted while nobody watched
                 self.set(record, None)
         if had and self.record(one) is None:
-            self.suppressed.pop(one.id, None)  # the store says the same
+            self.unsuppress(one)  # the store says the same
+        if what in ("put", "alias") and one.id in self.elsewhere:
+            self.unsuppress(one)
         if what in ("reset", "absent-reset"):
             for each in POOL:
                 if self.said(each):
-                    self.suppressed.pop(each.id, None)
+                    self.unsuppress(each)
             return state.reset(self.snapshot(), self.revision, NOW)
         if what in ("say", "withdraw"):
-            self.suppressed.pop(one.id, None)
+            self.unsuppress(one)
         return state.apply(events, self.revision, NOW)
 
 

@@ -213,10 +213,10 @@ def test_every_hint_ends(steps: list[tuple[str, int]]) -> None:
                 state.suppress([said], 1.0)
                 assert f"a-{n}" not in names(state)
             case _:
-                state.unsuppress([id_], 1.0)
+                state.unsuppress([endpoint(n)], 1.0)
     ids = [endpoint(n).id for n in (1, 2)]
     state.unhint(ids, 1.0)
-    state.unsuppress(ids, 1.0)
+    state.unsuppress([endpoint(n) for n in (1, 2)], 1.0)
     assert names(state) == {f"a-{n}" for n in stored}
 
 
@@ -283,7 +283,7 @@ async def test_a_hint_taken_back_is_heard_too() -> None:
     async with pair() as two:
         two.hints[0].suppress([CRASH])
         await two.until(1, {"a-2"})
-        two.hints[0].unsuppress([CRASH.endpoint.id])
+        two.hints[0].unsuppress([CRASH.endpoint])
         await two.until(1, {"a-1", "a-2"})
 
 

@@ -76,7 +76,7 @@ def test_own_knowledge_comes_before_the_stores(keeper: Keeper) -> None:
     assert "web" not in keeper.catalog.services
     keeper.delta(Delta(9, (put(1, 9),)))  # written before the withdrawal, and still on its way
     assert "web" not in keeper.catalog.services
-    keeper.unsuppress([endpoint(1).id])
+    keeper.unsuppress([endpoint(1)])
     assert "web" in keeper.catalog.services
 
 

@@ -23,7 +23,7 @@ from announcer.roster import CheckRun, Roster, Unit
 from announcer.static import judge
 from announcer.verdict import Verdict
 from discod.metrics import Metrics
-from discod.model.endpoint import Endpoint, EndpointId, Fault, Producer, Reason, Withdrawal
+from discod.model.endpoint import Endpoint, Fault, Producer, Reason, Withdrawal
 from discod.model.schema import Keyspace
 from discod.model.settings import Check
 
@@ -46,13 +46,13 @@ def unit(n: int = 1, check: Check | None = None, **more: Any) -> Unit:
 @dataclass
 class Local:
     out: list[Withdrawal] = field(default_factory=list)
-    back: list[EndpointId] = field(default_factory=list)
+    back: list[Endpoint] = field(default_factory=list)
 
     def suppress(self, withdrawals: Iterable[Withdrawal]) -> None:
         self.out += withdrawals
 
-    def unsuppress(self, ids: Iterable[EndpointId]) -> None:
-        self.back += ids
+    def unsuppress(self, endpoints: Iterable[Endpoint]) -> None:
+        self.back += endpoints
 
 
 class Rig:
@@ -87,7 +87,7 @@ async def rig() -> Rig:
 
 async def test_up_down_and_gone(rig: Rig, autojump_clock: trio.testing.MockClock) -> None:
     rig.roster.put(unit())
-    assert (rig.status(), rig.local.back) == ("up", [endpoint().id])
+    assert (rig.status(), rig.local.back) == ("up", [endpoint()])
     rig.roster.set_drained("by hand", {})
     assert rig.status() == "drained"
     assert [(w.reason, w.detail) for w in rig.local.out] == [(Reason.DRAINED, "by hand")]

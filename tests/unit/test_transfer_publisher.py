@@ -269,7 +269,7 @@ def local(one: Primary, what: str, n: int) -> None:
     if what == "suppress":
         one.note(one.state.suppress([withdrawal(endpoint_)], 0.0))
     elif what == "unsuppress":
-        one.note(one.state.unsuppress([endpoint_.id], 0.0))
+        one.note(one.state.unsuppress([endpoint_], 0.0))
     elif what == "hint":
         down = Down(endpoint_.id, 10**9, Reason.CRASHED, "", 1.0)
         one.note(one.state.hint([down], endpoint_.host, 0.0))

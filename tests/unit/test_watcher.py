@@ -25,7 +25,7 @@ from announcer.publish import Publisher
 from announcer.roster import Roster
 from announcer.watcher import Watcher
 from discod.metrics import Metrics
-from discod.model.endpoint import EndpointId, Reason, Withdrawal
+from discod.model.endpoint import Endpoint, Reason, Withdrawal
 from discod.model.schema import Keyspace
 from discod.model.settings import AnnounceSettings, CheckSettings
 from tests.fake_engine import FakeEngine
@@ -82,13 +82,13 @@ class Pids:
 @dataclass
 class Local:
     out: list[Withdrawal] = field(default_factory=list)
-    back: list[EndpointId] = field(default_factory=list)
+    back: list[Endpoint] = field(default_factory=list)
 
     def suppress(self, withdrawals: Any) -> None:
         self.out += withdrawals
 
-    def unsuppress(self, ids: Any) -> None:
-        self.back += ids
+    def unsuppress(self, endpoints: Any) -> None:
+        self.back += endpoints
 
 
 class Rig:
