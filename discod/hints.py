@@ -194,13 +194,8 @@ class Hints:
         for id_ in hint.back:
             self._held.pop(id_, None)
         if hint.back:
-            owned = [id_ for id_ in hint.back if self._owner(id_) == hint.host]
-            self._keeper.unhint(owned)
+            self._keeper.unhint(hint.back, hint.host)
         self._expiry_wanted.set()
-
-    def _owner(self, id_: EndpointId) -> str:
-        said = self._keeper.catalog.withdrawn.get(id_)
-        return said.endpoint.host if said is not None else ""
 
     def _key_of(self, host: str) -> bytes | None:
         record = self._keeper.catalog.hosts.get(host)

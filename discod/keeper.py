@@ -132,9 +132,9 @@ class Keeper:
         """Take endpoints out that their own host says have ended."""
         self._tell(self._state.hint(down, host, self._wall()))
 
-    def unhint(self, ids: Iterable[EndpointId]) -> None:
-        """Forget hints."""
-        self._tell(self._state.unhint(ids, self._wall()))
+    def unhint(self, ids: Iterable[EndpointId], host: str = "") -> None:
+        """Forget hints; where a host is named, of that host only."""
+        self._tell(self._state.unhint(ids, self._wall(), host))
 
     def silence(self, host: str, detail: str) -> None:
         """Take out all that another host announces, aliases too: it does not answer.

@@ -25,6 +25,7 @@ from discod.model.endpoint import (
     Withdrawal,
 )
 from discod.model.hint import Down
+from discod.model.hinted import Hinted
 from discod.model.records import Records
 from discod.model.schema import (
     HostKey,
@@ -49,8 +50,7 @@ class CatalogState:
     """Builds the Catalog from the store's keys, and from what this host knows sooner.
 
     `suppress` takes endpoints of this host out at once, before the store has said so, and keeps out
-    a record that was still on its way. It ends when the store says the same (the record is deleted,
-    the withdrawal is there), or by `unsuppress`; see `discod.model.suppressed`.
+    a record that was still on its way, until the store has the same statement, or `unsuppress`.
 
     What the store has lost may be kept for a while: `brake` decides. `now` is Unix seconds; `time`
     is of a clock that never jumps, and `now` where none is handed in.
@@ -65,7 +65,7 @@ class CatalogState:
         self._applied = 0  # revision that the store named last
         self._silent: dict[str, tuple[str, float]] = {}  # host -> detail, since (Unix seconds)
         self._suppressed = Suppressed()
-        self._hinted: dict[EndpointId, Withdrawal] = {}
+        self._hinted = Hinted()
         self._withdrawn: dict[EndpointId, Withdrawal] = {}
         self._lost = Kept[EndpointId, Loss]()
         self._hosts = Kept[str, Host]()
@@ -91,6 +91,8 @@ class CatalogState:
         Records that the snapshot does not have and no withdrawal explains become losses.
         """
         present = {key: (value, changed) for key, value, changed in items}
+        for id_ in self._suppressed.settle(lambda id_: self._keys.record(id_) in present):
+            self._touched[id_] = None
         known = (
             {self._keys.record(id_) for id_ in self._records}
             | {self._keys.withdrawn(w.endpoint.host, i) for i, w in self._withdrawn.items()}
@@ -98,10 +100,10 @@ class CatalogState:
             | {self._keys.refused(*pair) for pair in self._refused.now}
             | set(self._invalid.now)
         )
-        events: list[tuple[str, bytes | None, int]] = [
-            (key, None, revision) for key in sorted(known - present.keys())
+        events = [
+            *((key, None, revision) for key in sorted(known - present.keys())),
+            *((key, value, changed) for key, (value, changed) in present.items()),
         ]
-        events += [(key, value, changed) for key, (value, changed) in present.items()]
         return self.apply(events, revision, now, time, set_back=revision < self._applied)
 
     def apply(
@@ -177,23 +179,18 @@ class CatalogState:
     def hint(self, hints: Iterable[Down], host: str, now: float) -> Change:
         """Take endpoints out for what their own host says, sooner than the store can.
 
-        A hint is about one version of a record: one that is newer, or of another host, is not
-        touched, and the next version ends the hint. So an old or repeated hint does no harm.
+        See `discod.model.hinted`.
         """
         for down in hints:
-            record = self._standing(down.id)
-            if not isinstance(record, Endpoint):
-                continue
-            if record.host == host and record.revision <= down.revision:
+            if self._hinted.put(down, host, self._standing(down.id)):
                 self._touched[down.id] = None
                 self.brake.hear(down.id, Why.WITHDRAWN)
-                self._hinted[down.id] = Withdrawal(record, down.reason, down.detail, down.at)
         return self._publish(self.catalog.revision, now)
 
-    def unhint(self, ids: Iterable[EndpointId], now: float) -> Change:
-        """Forget hints: their host took them back, or the store did not confirm them in time."""
+    def unhint(self, ids: Iterable[EndpointId], now: float, host: str = "") -> Change:
+        """Forget hints: `host` took its own back, or the store did not confirm them in time."""
         for id_ in ids:
-            if self._hinted.pop(id_, None) is not None:
+            if self._hinted.drop(id_, host):
                 self._touched[id_] = None
         return self._publish(self.catalog.revision, now)
 
@@ -227,8 +224,8 @@ class CatalogState:
         return {id_: record for id_, record in found if isinstance(record, Endpoint)}
 
     def unconfirmed(self, id_: EndpointId) -> bool:
-        """Whether an endpoint is suppressed, and the store has not said so yet."""
-        return id_ in self._suppressed
+        """Whether an endpoint is suppressed, and the store still has a record of it."""
+        return id_ in self._suppressed and self._records.get(id_) is not None
 
     def _forget(self, key: str, changed: int) -> None:
         """What cannot be read counts as absent: the outcome depends on the present value only."""
@@ -241,7 +238,7 @@ class CatalogState:
         match parsed:
             case RecordKey(id_):
                 if value is None:
-                    self._drop_record(id_)
+                    self._drop_record(id_, changed)
                 else:
                     self._put_record(schema.decode_record(key, id_, value, changed))
             case WithdrawnKey(host, id_):
@@ -272,7 +269,7 @@ class CatalogState:
         self._touched[id_] = None
         self._withdrawn[id_] = replace(withdrawal, revision=changed)
         self._lost.drop(id_)
-        self._suppressed.pop(id_)
+        self._suppressed.confirmed(withdrawal)
         self.brake.hear(id_, Why.WITHDRAWN)
 
     def _host(self, key: str, name: str, value: bytes | None, changed: int) -> None:
@@ -298,16 +295,14 @@ class CatalogState:
         self._vanished.pop(id_, None)
         if self.brake.hear(id_, Why.RETURNED) and record == self.catalog.endpoint(id_):
             self._entries.append(Entry(What.ANNOUNCED, record.revision, endpoint=record))
-        hinted = self._hinted.get(id_)
-        if hinted is not None and record.revision > hinted.endpoint.revision:
-            del self._hinted[id_]
+        self._hinted.renewed(record)
 
-    def _drop_record(self, id_: EndpointId) -> None:
+    def _drop_record(self, id_: EndpointId, changed: int) -> None:
         record = self._records.pop(id_)
         if record is None:
             return
         self._touched[id_] = None
-        said = self._suppressed.pop(id_), self._hinted.pop(id_, None)
+        said = self._suppressed.get(id_), self._hinted.removed(id_, changed)
         known = record.host in self._silent or self.catalog.endpoint(id_) is not None
         if known and said == (None, None) and isinstance(record, Endpoint):
             self._vanished[id_] = record

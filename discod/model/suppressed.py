@@ -5,7 +5,7 @@ Rule: a map of this host's own word, and when it ends; says nothing of what is i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from discod.model.endpoint import Endpoint, EndpointId, Withdrawal
 from discod.model.schema import Record
@@ -37,10 +37,29 @@ class Suppressed:
         self._said[id_] = withdrawal
         self._elsewhere.discard(id_)
 
-    def pop(self, id_: EndpointId) -> Withdrawal | None:
-        """Forget what was said of one endpoint, and return it."""
+    def drop(self, id_: EndpointId) -> None:
+        """Forget what was said of one endpoint."""
         self._elsewhere.discard(id_)
-        return self._said.pop(id_, None)
+        self._said.pop(id_, None)
+
+    def confirmed(self, withdrawal: Withdrawal) -> None:
+        """The store has a statement: that ends this host's own, unless it is an earlier one.
+
+        A slow store tells of several ends and starts at once, and of the last one last.
+        """
+        said = self._said.get(withdrawal.endpoint.id)
+        if said is not None and withdrawal.at >= said.at:
+            self.drop(said.endpoint.id)
+
+    def settle(self, present: Callable[[EndpointId], bool]) -> list[EndpointId]:
+        """The store's state is known anew: what it has no record of needs no statement.
+
+        Returns what was forgotten.
+        """
+        over = [id_ for id_ in self._said if not present(id_)]
+        for id_ in over:
+            self.drop(id_)
+        return over
 
     def back(self, endpoint: Endpoint, stored: Record | None) -> bool:
         """It is up again as `endpoint`: whether that ends what was said of it.
@@ -54,10 +73,10 @@ class Suppressed:
         if isinstance(stored, Endpoint) and stored.place != endpoint.place:
             self._elsewhere.add(id_)
             return False
-        self.pop(id_)
+        self.drop(id_)
         return True
 
     def renewed(self, record: Record, before: Record | None) -> None:
         """The store has a record, and had `before`: what waited for the next version ends."""
         if record.id in self._elsewhere and (before is None or before.revision != record.revision):
-            self.pop(record.id)
+            self.drop(record.id)

@@ -290,6 +290,28 @@ def test_unsuppress_of_what_is_not_suppressed_is_nothing(state: CatalogState) ->
     assert state.unsuppress([A, DB], NOW).entries == ()
 
 
+def test_an_earlier_end_does_not_stand_for_the_last(state: CatalogState) -> None:
+    """The store was frozen while a container ended, came back and ended again."""
+    state.suppress([withdrawal(A)], NOW)
+    state.unsuppress([A], NOW)
+    last = replace(withdrawal(A), at=NOW + 1)
+    state.suppress([last], NOW)
+    state.apply([gone(A, 6), put_withdrawal(A, 6)], 6, NOW)
+    state.apply([put(A, 7), (KEYS.withdrawn(A.host, A.id), None, 7)], 7, NOW)
+    assert A.id not in up(state.catalog)
+    assert state.unconfirmed(A.id)
+    said = (KEYS.withdrawn(A.host, A.id), schema.encode_withdrawal(last), 8)
+    state.apply([gone(A, 8), said], 8, NOW)
+    assert not state.unconfirmed(A.id)
+
+
+def test_a_state_without_the_record_ends_the_suppression(state: CatalogState) -> None:
+    state.suppress([withdrawal(A)], NOW)
+    state.reset([put(B, 4)], 9, NOW)
+    assert not state.unconfirmed(A.id)
+    assert not state.catalog.withdrawn
+
+
 def test_what_is_back_elsewhere_waits_for_its_next_record(state: CatalogState) -> None:
     """The store is slow, and a restarted container has another address: the old one stays out."""
     moved = replace(A, address=ip_address("192.0.2.77"))
@@ -592,7 +614,6 @@ class Naive:
         """One step on the model and on the real one."""
         self.revision += 1
         record, said = KEYS.record(one.id), KEYS.withdrawn(one.host, one.id)
-        had = self.record(one) is not None
         events: list[tuple[str, bytes | None, int]] = []
         match what:
             case "put":
@@ -626,13 +647,11 @@ class Naive:
                 return state.unsuppress([one], NOW)
             case "absent-reset":  # deleted while nobody watched
                 self.set(record, None)
-        if had and self.record(one) is None:
-            self.unsuppress(one)  # the store says the same
         if what in ("put", "alias") and one.id in self.elsewhere:
             self.unsuppress(one)
         if what in ("reset", "absent-reset"):
             for each in POOL:
-                if self.said(each):
+                if self.said(each) or KEYS.record(each.id) not in self.stored:
                     self.unsuppress(each)
             return state.reset(self.snapshot(), self.revision, NOW)
         if what in ("say", "withdraw"):

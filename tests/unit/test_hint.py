@@ -20,6 +20,7 @@ from discod.metrics import Metrics
 from discod.model.catalog import CatalogState, What
 from discod.model.endpoint import Endpoint, EndpointId, Host, Producer, Reason, Withdrawal
 from discod.model.hint import HOLD, SETTLED, SIZE_MAX, Down, Hint, HintError, decode, encode
+from discod.model.hinted import AHEAD_MAX
 from discod.model.schema import Keyspace, encode_endpoint, encode_host, encode_withdrawal
 from discod.store.base import Delta, KeyValue, Removed, Snapshot
 
@@ -33,7 +34,7 @@ def endpoint(n: int = 1, host: str = "a") -> Endpoint:
     return Endpoint(
         "web",
         f"{host}-{n}",
-        ip_address(f"10.0.0.{n}"),
+        ip_address("10.0.0.0") + n,
         80,
         port_name="80",
         host=host,
@@ -179,6 +180,48 @@ def test_a_hint_taken_back(state: CatalogState) -> None:
     assert [e.what for e in state.unhint([endpoint(1).id], 3.0).entries] == [What.ANNOUNCED]
     assert state.unhint([endpoint(1).id], 3.0).entries == ()
     assert names(state) == {"a-1", "a-2", "b-3"}
+
+
+def test_a_hint_that_is_ahead_of_the_store(state: CatalogState) -> None:
+    """A frozen member shows, all at once, what had long come and gone."""
+    state.hint([down(9, revision=12)], "a", 2.0)
+    state.hint([down(1, revision=14)], "a", 2.0)
+    assert names(state) == {"a-2", "b-3"}, "an earlier version is no better"
+    for one in (record(9, 12), record(1, 13), record(1, 14)):
+        state.apply([put(one)], one.revision, 3.0)
+        assert names(state) == {"a-2", "b-3"}
+    state.apply([(record(1, 0).key, None, 15)], 15, 3.0)
+    assert not state.catalog.lost
+    state.apply([put(record(9, 16))], 16, 3.0)
+    state.apply([put(record(1, 17))], 17, 3.0)
+    assert names(state) == {"a-1", "a-2", "b-3", "a-9"}
+
+
+def test_a_deletion_before_the_version_that_is_meant(state: CatalogState) -> None:
+    state.hint([down(1, revision=14)], "a", 2.0)
+    state.apply([(record(1, 0).key, None, 13)], 13, 3.0)
+    state.apply([put(record(1, 14))], 14, 3.0)
+    assert "a-1" not in names(state)
+
+
+def test_a_hint_that_is_ahead_is_its_hosts_to_give_and_to_take_back(state: CatalogState) -> None:
+    state.hint([down(9, revision=12)], "b", 2.0)
+    state.apply([put(record(9, 12))], 12, 3.0)
+    assert "a-9" in names(state), "not its owner"
+    state.hint([down(8, revision=14)], "a", 2.0)
+    state.unhint([endpoint(8).id], 2.0, "b")
+    state.apply([put(record(8, 13))], 13, 3.0)
+    assert "a-8" not in names(state)
+    state.unhint([endpoint(8).id], 2.0, "a")
+    assert "a-8" in names(state)
+
+
+def test_hints_ahead_of_the_store_are_bounded(state: CatalogState) -> None:
+    many = [down(n, revision=99) for n in range(10, 10 + AHEAD_MAX + 1)]
+    state.hint(many, "a", 2.0)
+    state.apply([put(record(n, 98)) for n in (10, 10 + AHEAD_MAX)], 98, 3.0)
+    assert names(state) >= {f"a-{10 + AHEAD_MAX}"}
+    assert "a-10" not in names(state)
 
 
 STEP = st.tuples(

@@ -71,6 +71,24 @@ def test_the_dead_may_be_named_for_the_bound_only(gone: float, found: list[objec
     assert report.wrong == pytest.approx(max(gone - 20.2, 0), abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("fault", "shown", "found"),
+    [
+        ("etcd frozen", 0.2, []),
+        ("etcd frozen", 0.5, [("wrong", "a")]),
+        ("", 0.2, [("wrong", "a")]),
+    ],
+)
+def test_what_came_and_went_without_news_may_show_up_for_a_moment(
+    fault: str, shown: float, found: list[object]
+) -> None:
+    """A store that was away tells the start and the end together, one after the other."""
+    faults = (Fault(fault, "a", 10.0, 14.0),) if fault else ()
+    seen = run("a", 15.0, 15.0 + shown, X)
+    runs = run("a", 0, 14.99), seen, run("a", 15.01 + shown, END)
+    assert kinds(check(history(*runs, spans=(life(10.5, 11.0),), faults=faults), BOUNDS)) == found
+
+
 def test_one_that_comes_back_to_dns_after_its_end_is_wrong() -> None:
     told = history(
         run("a", 0, 20.1, X), run("a", 20.11, 23), run("a", 23.01, 23.2, X), run("a", 23.21, END),

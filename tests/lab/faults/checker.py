@@ -21,6 +21,9 @@ STORE_BACK = 5.0
 ENGINE_BACK = 1.0
 """Seconds from the engine's return until discod follows its events again; with the bound of an end
 it is what is promised, 2 s."""
+CATCH_UP = 0.25
+"""Seconds that something may show up for that came and went while the store told no news: it tells
+both then, one after the other."""
 HOST_BACK = 1.0
 """Seconds from a host's daemon going on until the others trust the host again."""
 
@@ -311,8 +314,9 @@ class Checker:
                 )  # fmt: skip
                 # An answer may have been made any time until it came.
                 begin = span.may_from - (run.first_got - run.first_sent)
-                pieces = without(pieces, (begin, over + self._bounds.wrong))
-                excess = without(excess, (begin, over))
+                caught_up = self._caught_up(span, run)
+                pieces = without(pieces, (begin, max(over + self._bounds.wrong, caught_up)))
+                excess = without(excess, (begin, max(over, caught_up)))
             bad = self._certain(pieces, run)
             late = self._certain(excess, run)
             if late:
@@ -321,6 +325,13 @@ class Checker:
                 at, end = bad[0][0], bad[-1][1]
                 text = f"names {address}: {self._story(run.service, address, at)}"
                 self._report("wrong", run.host, run.service, at, end - at, text)
+
+    def _caught_up(self, span: Span, run: Run) -> float:
+        """Until when a run may name what began *and* ended without news; see `CATCH_UP`."""
+        news = postponed(span.since, 0.0, self._windows, Excuse.LATE, run.host, span.host)
+        if news == span.since or span.may_until > news:
+            return -INF
+        return min(news, run.first_sent + CATCH_UP)
 
     def _certain(self, pieces: list[Interval], run: Run) -> list[Interval]:
         """Pieces of a run in which a query was certainly sent."""

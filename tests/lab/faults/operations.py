@@ -245,7 +245,8 @@ class HostLane:
             offer(step.service),
             *argv,
             healthcheck=HEALTHCHECK if step.kind == "health" else None,
-            host={"restart_policy": {"Name": "always"}} if step.kind == "policy" else None,
+            # Not "always": an engine that starts anew would start what was stopped by hand.
+            host={"restart_policy": {"Name": "unless-stopped"}} if step.kind == "policy" else None,
         )
         slot = _Slot(box, step.service, step.kind, os.pidfd_open(box.pid), None)
         self._slots[step.slot] = slot

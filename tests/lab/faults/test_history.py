@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -110,8 +111,12 @@ def tell(seed: int, history: History, report: Report) -> str:
 
 def lied_to(history: History) -> set[str]:
     """The negative control: hosts that the checker accuses when the truth is that the container
-    that lived longest, of those that ended, ended right after its start."""
-    ended = [span for span in history.spans if span.until < INF]
+    that lived longest, of those that ended, ended right after its start.
+
+    No other container of the service may have had its address: that would explain the answers.
+    """
+    had = Counter((span.service, span.address) for span in history.spans)
+    ended = [s for s in history.spans if s.until < INF and had[s.service, s.address] == 1]
     longest = max(ended, key=lambda span: span.until - span.since)
     short = replace(longest, until=longest.since, may_until=longest.since)
     spans = [span for span in history.spans if span is not longest]
