@@ -19,6 +19,7 @@ from discod.datagram import bound
 from discod.keeper import Keeper
 from discod.log import fields
 from discod.metrics import Metrics
+from discod.model.catalog import Catalog, Change
 from discod.model.endpoint import Address, Endpoint, EndpointId, Withdrawal
 from discod.model.hint import (
     HOLD,
@@ -85,6 +86,7 @@ class Hints:
         self._said: dict[EndpointId, tuple[Down, int]] = {}  # with how often it was told again
         self._held: dict[EndpointId, _Held] = {}  # hints of others
         self._expiry_wanted = trio.Event()
+        keeper.listen(self._tell_ends)
 
     def bind(self) -> int:
         """Take the port; 0, and a line in the log, when it cannot be had: then without hints."""
@@ -109,30 +111,42 @@ class Hints:
     # Out ----------------------------------------------------------------------------------------
 
     def suppress(self, withdrawals: Iterable[Withdrawal]) -> None:
-        """Take endpoints of this host out here, and tell the others."""
-        said = tuple(withdrawals)
+        """Take endpoints of this host out here, and tell the others (`_tell_ends`)."""
+        self._keeper.suppress(withdrawals)
+
+    def _tell_ends(self, catalog: Catalog, change: Change) -> None:
+        """Tell of what this host has taken out and the store has.
+
+        Also of what it only now has: a record that was on its way when its endpoint ended.
+        """
+        del catalog, change
         down = []
-        for one in said:
-            stored = self._keeper.catalog.endpoint(one.endpoint.id)
-            if stored is not None:  # else no other host has it either
-                id_ = one.endpoint.id
-                down.append(Down(id_, stored.revision, one.reason, one.detail, one.at))
-        self._keeper.suppress(said)
+        for one, revision in self._keeper.unconfirmed():
+            known = self._said.get(one.endpoint.id)
+            if known is None or known[0].revision < revision:
+                down.append(Down(one.endpoint.id, revision, one.reason, one.detail, one.at))
         if down:
             self._said.update({one.id: (one, 0) for one in down})
             self._send(Hint(self._settings.host, down=tuple(down)))
 
     def unsuppress(self, endpoints: Iterable[Endpoint]) -> None:
-        """Take `suppress` back, and what the others were told.
+        """Take `suppress` back, and what the others were told of the version that is up again.
 
-        Of what is up at another place they were told the truth: the record's next version ends it.
+        Of any other they were told the truth, and the next version ends it: taken back, a record
+        that their store still has would come up once more.
         """
         back = tuple(endpoints)
         self._keeper.unsuppress(back)
-        ids = [one.id for one in back if not self._keeper.unconfirmed(one.id)]
-        told = tuple(id_ for id_ in ids if self._said.pop(id_, None) is not None)
+        told = tuple(one.id for one in back if self._is_up(one.id))
+        for id_ in told:
+            del self._said[id_]
         if told:
             self._send(Hint(self._settings.host, back=told))
+
+    def _is_up(self, id_: EndpointId) -> bool:
+        """Whether the very version is up whose end was told."""
+        up, said = self._keeper.catalog.endpoint(id_), self._said.get(id_)
+        return up is not None and said is not None and up.revision == said[0].revision
 
     def _send(self, hint: Hint) -> None:
         if self._socket is None:
@@ -213,10 +227,11 @@ class Hints:
         """
         while True:
             await trio.sleep(REPEAT)
+            unconfirmed = {one.endpoint.id for one, _ in self._keeper.unconfirmed()}
             self._said = {
                 id_: (down, times + 1)
                 for id_, (down, times) in self._said.items()
-                if times < REPEATED_MIN or self._keeper.unconfirmed(id_)
+                if times < REPEATED_MIN or id_ in unconfirmed
             }
             again = tuple(down for down, _ in self._said.values())[:REPEATED_MAX]
             if again:

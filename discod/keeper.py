@@ -156,9 +156,9 @@ class Keeper:
         """Endpoints that the store holds and the Catalog leaves out, for what is known sooner."""
         return self._state.hidden()
 
-    def unconfirmed(self, id_: EndpointId) -> bool:
-        """Whether an endpoint was suppressed, and the store has not said so yet."""
-        return self._state.unconfirmed(id_)
+    def unconfirmed(self) -> list[tuple[Withdrawal, int]]:
+        """What was suppressed and the store still has, with the revision of its record."""
+        return self._state.unconfirmed()
 
     # What the store lost, and is kept -----------------------------------------------------------
 

@@ -223,9 +223,10 @@ class CatalogState:
         found = ((id_, self._records.get(id_)) for id_ in ids)
         return {id_: record for id_, record in found if isinstance(record, Endpoint)}
 
-    def unconfirmed(self, id_: EndpointId) -> bool:
-        """Whether an endpoint is suppressed, and the store still has a record of it."""
-        return id_ in self._suppressed and self._records.get(id_) is not None
+    def unconfirmed(self) -> list[tuple[Withdrawal, int]]:
+        """What is suppressed and the store still has, with the revision of its record."""
+        has = ((said, self._records.get(said.endpoint.id)) for said in self._suppressed.said())
+        return [(said, record.revision) for said, record in has if isinstance(record, Endpoint)]
 
     def _forget(self, key: str, changed: int) -> None:
         """What cannot be read counts as absent: the outcome depends on the present value only."""

@@ -5,7 +5,7 @@ Rule: a map of this host's own word, and when it ends; says nothing of what is i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from discod.model.endpoint import Endpoint, EndpointId, Withdrawal
 from discod.model.schema import Record
@@ -26,6 +26,10 @@ class Suppressed:
 
     def __iter__(self) -> Iterator[EndpointId]:
         return iter(self._said)
+
+    def said(self) -> Iterable[Withdrawal]:
+        """All that was said."""
+        return self._said.values()
 
     def get(self, id_: EndpointId) -> Withdrawal | None:
         """What was said of one endpoint, or None."""

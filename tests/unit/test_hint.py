@@ -330,6 +330,28 @@ async def test_a_hint_taken_back_is_heard_too() -> None:
         await two.until(1, {"a-1", "a-2"})
 
 
+async def test_a_record_that_was_on_its_way_is_told_of_when_it_comes() -> None:
+    """An end while the store is slow: the others would name it until the store takes it back."""
+    async with pair() as two:
+        last = replace(CRASH, endpoint=endpoint(4))
+        two.hints[0].suppress([last])
+        for keeper in two.keepers:
+            keeper.delta(Delta(9, (record(4, 9),)))
+        assert two.up(0) == {"a-1", "a-2"}
+        await two.until(1, {"a-1", "a-2"})
+
+
+async def test_what_the_store_has_confirmed_is_not_taken_back() -> None:
+    """It is up again elsewhere: the version that the other host may still see is over for good."""
+    async with pair() as two:
+        two.hints[0].suppress([CRASH])
+        await two.until(1, {"a-2"})
+        two.keepers[0].delta(Delta(8, (Removed(record(1, 5).key, 8),)))
+        two.hints[0].unsuppress([CRASH.endpoint])
+        two.hints[0].suppress([replace(CRASH, endpoint=endpoint(2))])  # comes behind it
+        await two.until(1, set())
+
+
 async def test_nobody_can_speak_for_another_host() -> None:
     async with pair() as two:
         two.hints[1].suppress([CRASH])  # b withdraws what is a's
