@@ -87,6 +87,9 @@ OVERTIME = 6.0
 """Seconds after the last step's time from which on no further step is begun: what a busy machine
 could not do in time is left out."""
 FAULT_LANE = "faults"
+ASKED = 0.5
+"""Seconds that discod has to ask the engine what an event was about that only the engine knows of,
+a pause or a network, before the engine is killed; with less, such an end waits for its return."""
 
 
 def plan(seed: int, seconds: float, hosts: Sequence[str] = ("a", "b", "c")) -> tuple[Step, ...]:
@@ -210,6 +213,7 @@ class HostLane:
         self._book = book
         self._slots: dict[str, _Slot] = {}
         self._number = 0
+        self._asked_until = 0.0
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -230,6 +234,7 @@ class HostLane:
                 os.close(self._slots.pop(step.slot).pidfd)
 
     def _engine_killed(self, step: Step) -> None:
+        time.sleep(max(0.0, self._asked_until - time.monotonic()))
         start = time.monotonic()
         self._engine.kill()
         time.sleep(step.seconds)
@@ -327,6 +332,7 @@ class HostLane:
     def _pause(self, slot: _Slot) -> None:
         asked = self._engine.pause(slot.box)
         self._fall(slot, asked, time.monotonic(), "was paused")
+        self._asked_until = time.monotonic() + ASKED
 
     def _unpause(self, slot: _Slot) -> None:
         asked = time.monotonic()
@@ -337,6 +343,7 @@ class HostLane:
         asked = time.monotonic()
         self._engine.client.disconnect_container_from_network(slot.box.id, "bridge")
         self._fall(slot, asked, time.monotonic(), "left its network")
+        self._asked_until = time.monotonic() + ASKED
 
     def _connect(self, slot: _Slot) -> None:
         asked = time.monotonic()
