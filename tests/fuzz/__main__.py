@@ -68,7 +68,7 @@ def _fuzz(name: str, options: list[str]) -> None:
         atheris: Any = importlib.import_module("atheris")
     except ImportError:
         sys.exit("atheris is not installed: pip install atheris (Linux, x86-64 or arm64)")
-    with atheris.instrument_imports(include=["resolver", "discod", "announcer"]):
+    with atheris.instrument_imports(include=["resolver", "discod", "announcer", "calico_bgp"]):
         registry = importlib.import_module("tests.fuzz.registry")
     target = registry.ALL[name]
     corpus, crashes = CORPUS / name, FOLDER / name

@@ -6,7 +6,7 @@ test suite in short.
 
 from __future__ import annotations
 
-from tests.fuzz import cluster, containers, streams, texts
+from tests.fuzz import bgp, cluster, containers, streams, texts
 from tests.fuzz.mutate import Fallback, mutate
 from tests.fuzz.targets import TARGETS, Target
 from tests.fuzz.words import mutate_words
@@ -22,6 +22,7 @@ INPUTS: dict[str, Target] = {
     "explain": Target(texts.explain, texts.explain_seeds),
     "framing": Target(streams.framing, streams.framing_seeds, 2),
     "http": Target(streams.http, streams.http_seeds, 4),
+    "bgp": Target(bgp.one, bgp.seeds, 8),
 }
 ALL: dict[str, Target] = {**TARGETS, **INPUTS}
 GROUPS = {"dns": tuple(TARGETS), "inputs": tuple(INPUTS), "all": tuple(ALL)}
@@ -38,7 +39,14 @@ WORDS: dict[str, tuple[bytes, ...]] = {
     "http": streams.HTTP_WORDS,
 }
 """Of the targets whose input is text."""
-SIZE_MAX = {"labels": 4096, "inspect": 6000, "store": 4096, "config": 4096, "http": 4096}
+SIZE_MAX = {
+    "labels": 4096,
+    "inspect": 6000,
+    "store": 4096,
+    "config": 4096,
+    "http": 4096,
+    "bgp": 4200,
+}
 """Octets of an input, where it is not `SIZE`."""
 SIZE = 1500
 
