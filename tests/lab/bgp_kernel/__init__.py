@@ -1,0 +1,1 @@
+"""The kernel's side of BGP against a real kernel, in namespaces."""
