@@ -38,6 +38,10 @@ PROGRAMS = {
     "bind": ("named", "-v"),
     "gdnsd": ("dpkg-query", "-W", "-f", "${Version}", "gdnsd"),  # it does not say itself
     "dnsmasq": ("dnsmasq", "-v"),
+    "bird": ("bird", "--version"),
+    "frr": ("/usr/lib/frr/bgpd", "--version"),
+    "gobgp": ("gobgpd", "--version"),
+    "exabgp": ("exabgp", "--version"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Real BGP speakers in namespaces, and what discod is to them."""
