@@ -74,14 +74,14 @@ class Announcer:
             clock=wall,
         )
         self.roster = Roster(scope.host, keys, self.publisher, local, metrics, wall=wall)
-        self._engine: Engine | None = None
+        self.engine: Engine | None = None
         self.watcher: Watcher | None = None
         if scope.announce.docker:
-            self._engine = Engine(scope.announce.docker)
-        self._pidfds = Pidfds(self._engine.socket_path if self._engine else "")
-        if self._engine is not None:
+            self.engine = Engine(scope.announce.docker)
+        self._pidfds = Pidfds(self.engine.socket_path if self.engine else "")
+        if self.engine is not None:
             self.watcher = Watcher(
-                self._engine,
+                self.engine,
                 self._pidfds,
                 self.roster,
                 scope,
@@ -108,8 +108,8 @@ class Announcer:
                     nursery.start_soon(self.watcher.run)
         finally:
             self._pidfds.close()
-            if self._engine is not None:
-                self._engine.close()
+            if self.engine is not None:
+                self.engine.close()
 
     # Producers that are no containers -----------------------------------------------------------
 
@@ -221,9 +221,9 @@ class Announcer:
     # Checks -------------------------------------------------------------------------------------
 
     def _execute_for(self, run: CheckRun) -> Execute:
-        if self._engine is None or not run.endpoint.container:
+        if self.engine is None or not run.endpoint.container:
             return run_local
-        return partial(self._engine.execute, run.endpoint.container)
+        return partial(self.engine.execute, run.endpoint.container)
 
     def _listed(self) -> None:
         self.publisher.ledger.engine_listed()

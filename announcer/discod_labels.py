@@ -26,6 +26,7 @@ _PORT_KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "ttl": ("ttl", values.ttl),
     "alpn": ("alpn", values.alpn),
     "prefer": ("prefer", values.prefer),
+    "anycast": ("anycast", values.anycast),
     "address": ("address", values.address_mode),
     "ignore": ("ignore", values.boolean),
     "check": ("check", values.check),
@@ -43,7 +44,7 @@ _CONTAINER_KEYS: Mapping[str, Callable[[str], Any]] = {
     "port": values.ports,
     "network": values.text_line,
 }
-_LATER = ("rescue", "anycast", "vip")
+_LATER = ("rescue", "vip")
 _PORT = re.compile(r"[0-9][^.]*\Z")
 _ATTRIBUTE = "attr."
 

@@ -36,11 +36,12 @@ from announcer.container import Container
 from announcer.errors import EngineError, EngineRefused, EngineUnavailable
 from announcer.events import FILTERS
 from announcer.execution import Execution
-from announcer.inspect import parse_container
+from announcer.inspect import local_subnets, parse_container
 from announcer.pidfd import kill_contained
 from announcer.stream import EventStream
 from announcer.summary import Summary, summarise
 from discod.log import fields
+from discod.model.settings import Network
 
 __all__ = ["Engine", "EngineError", "EngineRefused", "EngineUnavailable", "EventStream", "Summary"]
 
@@ -101,6 +102,14 @@ class Engine:
             EngineUnavailable, EngineRefused.
         """
         return await self._call(_summaries)
+
+    async def networks(self) -> tuple[Network, ...]:
+        """Subnets of the engine's networks that are on this host alone.
+
+        Raises:
+            EngineUnavailable, EngineRefused.
+        """
+        return await self._call(lambda client: local_subnets(client.networks()))
 
     async def inspect(self, container: str) -> Container | None:
         """A container by id; None when there is none (any more).

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from announcer.container import Attachment, Container, Healthcheck, Publication, Status
 from discod.model.endpoint import Address, Protocol
+from discod.model.settings import Network
 
 OUTPUT_MAX = 200
 """Characters kept of a HEALTHCHECK's output: enough for a person to recognise the failure."""
@@ -70,6 +71,24 @@ def parse_container(document: Mapping[str, Any]) -> Container:
         published=published,
         stop_signal=_text(config, "StopSignal") or "SIGTERM",
     )
+
+
+def local_subnets(documents: Any) -> tuple[Network, ...]:
+    """Subnets in an answer of ``GET /networks``, of bridges (on one host alone); sorted."""
+    found: set[Network] = set()
+    for document in documents if isinstance(documents, list) else ():
+        if not isinstance(document, Mapping) or document.get("Driver") != "bridge":
+            continue
+        configs = _object(document, "IPAM").get("Config")
+        for config in configs if isinstance(configs, list) else ():
+            text = _text(config, "Subnet") if isinstance(config, Mapping) else ""
+            try:
+                network = ip_network(text, strict=False)
+            except ValueError:
+                continue
+            if not network.is_link_local:
+                found.add(network)
+    return tuple(sorted(found, key=lambda n: (n.version, n.network_address.packed, n.prefixlen)))
 
 
 def unix_seconds(text: str) -> float:

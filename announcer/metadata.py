@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from discod.model.endpoint import Fault, Prefer, Protocol
+from discod.model.endpoint import Address, Fault, Prefer, Protocol
 from discod.model.settings import AddressMode, CheckKind
 
 T = TypeVar("T")
@@ -69,6 +69,7 @@ class Terms:
     ttl: Said[int] | None = None
     alpn: Said[tuple[str, ...]] | None = None
     prefer: Said[Prefer] | None = None
+    anycast: Said[tuple[Address, ...]] | None = None
     address: Said[AddressMode] | None = None
     ignore: Said[bool] | None = None
     check: Said[CheckWord] | None = None

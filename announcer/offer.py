@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from discod.model.endpoint import Address, Endpoint, Fault
-from discod.model.settings import AnnounceSettings, Check, CheckSettings
+from discod.model.settings import AnnounceSettings, Check, CheckSettings, Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +39,5 @@ class Scope:
     """Of this host, for published ports and host networking."""
     announce: AnnounceSettings
     checks: CheckSettings
+    anycast_allow: tuple[Network, ...] | None = None
+    """Where the label ``discod.anycast`` may point; None: there is no BGP, and it does nothing."""

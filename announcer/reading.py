@@ -20,7 +20,7 @@ from announcer.offer import Offer, Reading, Scope
 from announcer.policy import policy_fault
 from announcer.registrator import RegistratorWords
 from announcer.values import PORTS_MAX
-from discod.model.endpoint import DEFAULT_PRIORITY, DEFAULT_WEIGHT, Endpoint, Producer
+from discod.model.endpoint import DEFAULT_PRIORITY, DEFAULT_WEIGHT, Address, Endpoint, Producer
 from discod.model.names import instance_label, service_fault
 
 SHARED = "container:"
@@ -142,6 +142,8 @@ class _Reader:
         service = self._service(port, terms.name, bool(terms.grouped), ports)
         if service is None:
             return None
+        if terms.anycast is not None:
+            self._allow(terms.anycast)
         port_name = terms.port_name.value if terms.port_name else str(port.port)
         return _Named(port, terms, service, port_name)
 
@@ -172,6 +174,17 @@ class _Reader:
             self.reasons[f"its default name {service!r} is refused: {fault}"] = None
             return None
         return service
+
+    def _allow(self, anycast: Said[tuple[Address, ...]]) -> None:
+        """Note fixed addresses that this host's policy does not leave to labels."""
+        allowed = self.scope.anycast_allow
+        if allowed is None:
+            return
+        for one in anycast.value:
+            if not any(one.version == n.version and one in n for n in allowed):
+                nets = ", ".join(map(str, allowed)) or "empty"
+                expected = f"{one} is not in this host's bgp.anycast_allow ({nets[:200]})"
+                self.faults.add(anycast.label, anycast.raw, expected)
 
     def _without_clashes(self, named: list[_Named]) -> list[_Named]:
         """Note ports of one service that no SRV query could tell apart."""
@@ -267,5 +280,6 @@ class _Reader:
             ttl=terms.ttl.value if terms.ttl else 0,
             alpn=terms.alpn.value if terms.alpn else (),
             prefer=terms.prefer.value if terms.prefer else None,
+            anycast=terms.anycast.value if terms.anycast else (),
         )
         return Offer(endpoint, check_of(terms, self.scope.checks))

@@ -20,7 +20,7 @@ from announcer.publish import Publisher
 from announcer.verdict import Verdict
 from discod.log import fields
 from discod.metrics import Metrics
-from discod.model.endpoint import Endpoint, EndpointId, Fault, Reason, Refusal, Withdrawal
+from discod.model.endpoint import Address, Endpoint, EndpointId, Fault, Reason, Refusal, Withdrawal
 from discod.model.report import EndpointReport, ProducerReport
 from discod.model.schema import Keyspace, encode_refusal
 from discod.model.settings import Check
@@ -50,6 +50,8 @@ class Unit:
     silent: str = ""
     run: str = ""
     """Names one run of the process: checks begin anew when it changes."""
+    addresses: tuple[Address, ...] = ()
+    """Of a container that runs, in its networks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class Roster:
         self._change = trio.Event()
         self.checks_changed: Callable[[], None] = lambda: None
         """Called when `check_runs` may have changed."""
+        self.units_changed: Callable[[], None] = lambda: None
+        """Called when any producer may have changed, in the same call chain."""
         metrics.endpoints.labels("up").set_function(lambda: self._count(up=True))
         metrics.endpoints.labels("down").set_function(lambda: self._count(up=False))
         metrics.containers_refused.set_function(
@@ -272,6 +276,7 @@ class Roster:
                 self._local.unsuppress(back)
         self._publisher.wake()
         self.checks_changed()
+        self.units_changed()
 
     def _refuse(self, unit: Unit) -> None:
         key = self._keys.refused(self._host, unit.id[:12])

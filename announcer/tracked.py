@@ -12,6 +12,7 @@ import trio
 
 from announcer.container import Container, Status
 from announcer.offer import Offer, Reading
+from discod.model.endpoint import Address
 
 LIVE = frozenset({Status.RUNNING, Status.PAUSED})
 """There is a main process."""
@@ -55,6 +56,12 @@ class Tracked:
         container = self.container
         here = container.status in LIVE and self.dead != run_of(container)
         return container.pid if here else 0
+
+
+def addresses_of(container: Container) -> tuple[Address, ...]:
+    """Its addresses in its networks, IPv4 first."""
+    found = {a for at in container.attachments for a in (at.ipv4, at.ipv6) if a is not None}
+    return tuple(sorted(found, key=lambda a: (a.version, a.packed)))
 
 
 def basis_of(container: Container) -> tuple[object, ...]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from ipaddress import ip_address
 from typing import cast
 
 from announcer.metadata import CheckWord, PortKey
-from discod.model.endpoint import Prefer
-from discod.model.fields import ALPN_RULE, is_alpn
+from discod.model.endpoint import Address, Prefer
+from discod.model.fields import ALPN_RULE, is_address, is_alpn
 from discod.model.names import LABEL_RULE, is_label, is_port_name, service_fault
 from discod.model.settings import AddressMode
 
@@ -21,6 +22,7 @@ PORTS_MAX = 64
 
 TAGS_MAX = 32
 ALPN_MAX = 16
+ANYCAST_MAX = 8
 TTL_MAX = 604_800
 """Seconds, a week: as ``ttl`` of ``[[service]]``, and as RFC 8767 caps what caches keep."""
 ATTRIBUTES_MAX = 32
@@ -73,6 +75,21 @@ def prefer(text: str) -> Prefer:
     if text not in ("none", "local", "zone"):
         raise ValueError("expected none, local or zone")
     return cast(Prefer, text)
+
+
+def anycast(text: str) -> tuple[Address, ...]:
+    """Addresses between commas, each once, sorted: fixed ones of the service, for BGP."""
+    items = [item.strip() for item in text.split(",")]
+    found = {ip_address(item) for item in items if is_address(item)}
+    usable = not any(
+        a.is_multicast or a.is_unspecified or a.is_loopback or a.is_link_local for a in found
+    )
+    if len(found) != len(items) or len(found) > ANYCAST_MAX or not usable:
+        raise ValueError(
+            "expected unicast addresses between commas, as 192.0.2.80,2001:db8::80; each once and"
+            f" at most {ANYCAST_MAX}"
+        )
+    return tuple(sorted(found, key=lambda a: (a.version, a.packed)))
 
 
 def port_number(text: str) -> int:

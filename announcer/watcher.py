@@ -26,7 +26,7 @@ from announcer.reading import read
 from announcer.roster import Roster, Unit
 from announcer.stream import EventStream
 from announcer.summary import Summary
-from announcer.tracked import LIVE, Run, Tracked, basis_of, find, run_of, unit_key
+from announcer.tracked import LIVE, Run, Tracked, addresses_of, basis_of, find, run_of, unit_key
 from announcer.verdict import judge
 from discod.backoff import Backoff
 from discod.log import fields
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 SIGKILL = 9
 LOOK_AFTER_DEATH = 1.0
 """Seconds; in case the engine's own event is lost."""
-
 MANY = 256
 MANY_PAUSE = 1.0
 """After so many events the list is compared once more, so many seconds later: of a reader that was
@@ -387,6 +386,7 @@ class Watcher:
             faults=reading.faults,
             silent="" if tracked.offers else reading.silent,
             run=f"{container.pid}/{container.started}" if container.pid else "",
+            addresses=addresses_of(container) if tracked.living else (),
         )
         self._roster.put(unit, gone=gone)
 

@@ -16,13 +16,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from discod import __version__, tables
+from discod import __version__, tables, tables_bgp
 from discod.client import ApiError, Client, Unreachable, default_targets
 from discod.tables import Page
+
+if TYPE_CHECKING:
+    from discod.model.settings import Settings
 
 NO, UNREACHABLE = 1, 3
 WATCH_RETRY_MAX = 5.0
@@ -65,23 +68,32 @@ def _api(command: F) -> F:
 _json = click.option("--json", "as_json", is_flag=True, help="Print the API's own document.")
 
 
-@main.command()
-@click.option(
+_config = click.option(
     "--config",
     type=click.Path(path_type=Path),
     help="Configuration file; default: /etc/discod/discod.toml if there is one.",
 )
-def run(config: Path | None) -> None:
-    """Run the daemon."""
+
+
+def _settings(config: Path | None) -> tuple[Settings, Path | None]:
+    """What the file says, and where it is; the defaults without one."""
     from discod.config import DEFAULT_PATH, ConfigError, load_config
-    from discod.daemon import run_daemon
     from discod.model.settings import Settings
 
     path = config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
     try:
-        settings = load_config(path) if path else Settings()
+        return (load_config(path) if path else Settings()), path
     except ConfigError as error:
         _fail(str(error), NO)
+
+
+@main.command()
+@_config
+def run(config: Path | None) -> None:
+    """Run the daemon."""
+    from discod.daemon import run_daemon
+
+    settings, path = _settings(config)
     sys.exit(run_daemon(settings, path, os.environ))
 
 
@@ -202,6 +214,61 @@ def drain(client: Client, container: str | None) -> None:
 def undrain(client: Client, container: str | None) -> None:
     """Take `drain` back."""
     click.echo(tables.tame(client.post("/v1/undrain", {"container": container})["done"]))
+
+
+@main.group()
+def bgp() -> None:
+    """Look at routes over BGP, and undo what it did to the host."""
+
+
+@bgp.command("status")
+@_json
+@_api
+def bgp_status(client: Client, as_json: bool) -> None:
+    """Say what is announced and how the host stands as a router."""
+    _show(client.get("/v1/bgp/status"), as_json, tables_bgp.status)
+
+
+@bgp.command("peers")
+@_json
+@_api
+def bgp_peers(client: Client, as_json: bool) -> None:
+    """List the peers."""
+    _show(client.get("/v1/bgp/peers"), as_json, tables_bgp.peers)
+
+
+@bgp.command("routes")
+@_json
+@_api
+def bgp_routes(client: Client, as_json: bool) -> None:
+    """List the routes that were learned and are used."""
+    _show(client.get("/v1/bgp/routes"), as_json, tables_bgp.routes)
+
+
+@bgp.command("cleanup")
+@_config
+def bgp_cleanup(config: Path | None) -> None:
+    """Take away all that BGP has left on this host: routes, firewall exceptions, settings.
+
+    While the daemon runs it would put them back: stop it first, or take out its [bgp].
+    """
+    import trio
+
+    from discod.paths import runtime_dir, state_dir
+    from discod.place import PlaceError, only_one
+    from discod.routing import cleanup
+
+    settings, _ = _settings(config)
+    uid = os.geteuid()
+    try:
+        with only_one(runtime_dir(settings.host, uid, os.environ)):
+            state = state_dir(settings.host, uid, os.environ)
+            done, failed = trio.run(cleanup, settings.bgp, state)
+    except (PlaceError, OSError) as error:
+        _fail(str(error), NO)
+    click.echo("\n".join(map(tables.tame, done)))
+    if failed:
+        _fail("not taken away: " + "; ".join(map(tables.tame, failed)), NO)
 
 
 @main.command()

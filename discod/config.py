@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
+from discod.config_bgp_files import bgp_file_faults
 from discod.config_fault import ConfigError, ConfigFault
 from discod.config_files import dns_file_faults, mode_fault, pair_fault, unreadable
 from discod.config_parse import parse_config
@@ -93,6 +94,8 @@ def _file_faults(settings: Settings) -> Iterator[ConfigFault]:
         if fault:
             yield _fault("dns.resolv_conf", dns.resolv_conf, f"{fault}; or name dns.upstreams")
     for key, path, expected in dns_file_faults(settings):
+        yield _fault(key, path, expected)
+    for key, path, expected in bgp_file_faults(settings.bgp) if settings.bgp else ():
         yield _fault(key, path, expected)
 
 

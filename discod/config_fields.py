@@ -121,7 +121,7 @@ def _engine(value: str) -> bool:
     return re.match(r"tcp://[^\s/@]+:[0-9]{1,5}\Z", value) is not None
 
 
-_FILE = optional(text("an absolute path", _is_path), "none")
+FILE = optional(text("an absolute path", _is_path), "none")
 _OWN_DIR = "/{}/discod as root, else a directory of the user"
 _GLOB = text(
     "globs of service names (a-z, 0-9, -, *, ?, [ ])",
@@ -130,7 +130,7 @@ _GLOB = text(
 _NETWORK_NAME = text(
     "names of Docker networks", lambda v: re.match(r"[A-Za-z0-9][\w.-]*\Z", v) is not None
 )
-_SHORT = text(
+SHORT = text(
     "printable ASCII of at most 64 characters",
     lambda v: v.isascii() and v.isprintable() and len(v) <= 64,
 )
@@ -184,11 +184,11 @@ STORE = Section(
             "prefix",
             judged('a key prefix like "/skydns", without a slash at its end', _prefix_fault),
         ),
-        Field("ca", _FILE),
-        Field("cert", _FILE),
-        Field("key", _FILE),
+        Field("ca", FILE),
+        Field("cert", FILE),
+        Field("key", FILE),
         Field("username", text("a printable string", str.isprintable)),
-        Field("password_file", _FILE),
+        Field("password_file", FILE),
         # etcd's floor is about 2 s: its election timeout, doubled (server/lease, MinLeaseTTL).
         Field("lease_ttl", duration(2, 3600)),
         Field("timeout", duration(0.1, 60)),
@@ -272,15 +272,15 @@ DNS = Section(
         Field("answer_limit", integer(0, 65535)),
         Field("consul_names", BOOLEAN),
         Field("flatten", BOOLEAN),
-        Field("server_id", _SHORT),
-        Field("server_version", _SHORT),
+        Field("server_id", SHORT),
+        Field("server_version", SHORT),
         Field("cookies", BOOLEAN),
-        Field("cookie_secret_file", _FILE),
+        Field("cookie_secret_file", FILE),
         Field("rate_limit", integer(0, 1_000_000)),
         Field("rate_slip", integer(0, 100)),
         Field("tls_listen", list_of(LISTEN)),
-        Field("tls_cert", _FILE),
-        Field("tls_key", _FILE),
+        Field("tls_cert", FILE),
+        Field("tls_key", FILE),
         Field("forward_allow", list_of(NETWORK)),
         Field("forward_policy", choice("order", "fastest")),
         Field("forward_client_max", integer(1, 256)),
@@ -297,7 +297,7 @@ TRANSFER = Section(
     TransferSettings,
     (
         Field("allow", list_of(NETWORK)),
-        Field("keys", _FILE),
+        Field("keys", FILE),
         Field("notify", list_of(UPSTREAM)),
         Field("journal", integer(0, 1_000_000)),
     ),
@@ -336,5 +336,5 @@ SERVICE_FIELDS = (
     Field("check", CHECK),
 )
 
-LATER_TABLES = frozenset({"rescue", "bgp"})
+LATER_TABLES = frozenset({"rescue"})
 """Tables that are planned; this version has nothing that they could configure."""

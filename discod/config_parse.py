@@ -13,12 +13,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from discod.config_bgp import BGP, PEER, PEERS, PEERS_RULE
 from discod.config_cross import SHORTER, contradictions
+from discod.config_cross_bgp import bgp_contradictions
 from discod.config_fault import ConfigError, ConfigFault, Path, show_key, show_value
 from discod.config_fields import LATER_TABLES, SECTIONS, SERVICE_FIELDS, Field
+from discod.config_finding import Finding
 from discod.config_lines import find_lines, line_of
 from discod.config_service import PartialCheck
 from discod.config_values import Invalid
+from discod.model.bgp_settings import BgpPeerSettings, BgpSettings
 from discod.model.settings import CheckSettings, ServiceSettings, Settings
 
 ADVISED_MAX = 200
@@ -85,10 +89,14 @@ class _Reader:
         for name, short, long, _ in SHORTER:
             sections[name] = _bounded(sections[name], short, long, document.get(name))
         services = self._services(document.get("service", []), sections["checks"])
-        for name in document.keys() - SECTIONS.keys() - {"service"}:
+        bgp, peers = self._bgp(document["bgp"]) if "bgp" in document else (None, {})
+        for name in document.keys() - SECTIONS.keys() - {"service", "bgp"}:
             self._unknown_top(name, document[name])
         settings = Settings(**sections, services=tuple(services.values()))
-        self._cross(settings, services)
+        self._cross(contradictions(settings, services))
+        if bgp is not None:
+            self._cross(bgp_contradictions(settings, bgp, peers))
+            settings = replace(settings, bgp=replace(bgp, peers=tuple(peers.values())))
         return settings
 
     def _fault(self, path: Path, value: object, expected: str, *, missing: bool = False) -> None:
@@ -136,6 +144,7 @@ class _Reader:
         hint = nearest(key, known) if len(self.faults) < ADVISED_MAX else ""
         if not hint:
             homes = [name for name, section in SECTIONS.items() if key in section.by_key]
+            homes += ["bgp"] if key in BGP.by_key and path[:1] != ("bgp",) else []
             hint = f"; it belongs to [{'] or ['.join(homes)}]" if homes else ""
         self._fault((*path, key), value, f"unknown key{hint}")
 
@@ -143,10 +152,30 @@ class _Reader:
         if name in LATER_TABLES:
             self._fault((name,), value, "unknown table: not in this version of discod")
         elif isinstance(value, dict | list):
-            hint = nearest(name, [*SECTIONS, "service"])
+            hint = nearest(name, [*SECTIONS, "service", "bgp"])
             self._fault((name,), value, f"unknown table{hint}")
         else:
             self._unknown(name, value, (), ["store"])
+
+    def _bgp(self, value: object) -> tuple[BgpSettings | None, dict[int, BgpPeerSettings]]:
+        """``[bgp]`` without its peers, and those without fault by their index in the file."""
+        if not isinstance(value, dict):
+            self._fault(("bgp",), value, "expected a table, [bgp]")
+            return None, {}
+        plain = {key: one for key, one in value.items() if key != PEERS}
+        found = self._table(BGP.by_key, plain, ("bgp",))
+        tables = value.get(PEERS, [])
+        peers: dict[int, BgpPeerSettings] = {}
+        if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
+            self._fault(("bgp", PEERS), tables, f"expected {PEERS_RULE.text}")
+            tables = []
+        for index, table in enumerate(tables):
+            at: Path = ("bgp", PEERS, index)
+            one = self._table(PEER.by_key, table, at)
+            if one.keys() >= {"address", "asn"}:
+                peers[index] = BgpPeerSettings(**one)
+        # Without its number the rest can be looked at all the same.
+        return BgpSettings(**{"asn": 0, **found}), peers
 
     def _services(self, value: object, checks: CheckSettings) -> dict[int, ServiceSettings]:
         """Index -> service, for those without fault."""
@@ -165,9 +194,9 @@ class _Reader:
                 services[index] = ServiceSettings(**found)
         return services
 
-    def _cross(self, settings: Settings, services: Mapping[int, ServiceSettings]) -> None:
+    def _cross(self, findings: Iterable[Finding]) -> None:
         known = list(self._faulty)
-        for finding in contradictions(settings, services):
+        for finding in findings:
             rests_on = (finding.path, *finding.rests_on)
             if not any(_related(path, faulty) for path in rests_on for faulty in known):
                 self._fault(finding.path, finding.value, finding.expected)

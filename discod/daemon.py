@@ -23,6 +23,7 @@ import trio
 
 from announcer.announcer import Announcer
 from announcer.offer import Scope
+from announcer.offers import ContainerView
 from discod import __version__
 from discod.activation import ActivationError, adopt, handed
 from discod.addresses import watch_addresses
@@ -47,6 +48,7 @@ from discod.paths import SOCKET_NAME, runtime_dir, state_dir
 from discod.place import Memory, PlaceError, keep, make_directory, only_host, only_one, remember
 from discod.readiness import Gate
 from discod.reload import needs_restart
+from discod.routing import BgpView, Routing
 from discod.store.base import Store, StoreRejected
 from discod.store.follow import follow
 from discod.store.opening import open_store
@@ -126,6 +128,9 @@ class Daemon:
             wall=time.time,
         )
         self.keeper.held = self.announcer.publisher.shield.held
+        routed = (self.keeper, ContainerView(self.announcer), self.metrics, state, rng)
+        record = self._host_record(bgp=False)
+        self._routing = Routing(settings.bgp, record, *routed, self._announce_host)
         self._transfer_zone = Zone(settings.dns, self._host_record())
         self._transfers = TransferService(
             settings.transfer,
@@ -174,6 +179,7 @@ class Daemon:
             answering.start_soon(self._follow)
             answering.start_soon(self._transfers.run)
             answering.start_soon(self._suspects.run)
+            answering.start_soon(self._routing.run)
             if self._hints is not None:
                 answering.start_soon(self._hints.run)
             if self._liveness is not None:
@@ -182,6 +188,7 @@ class Daemon:
                 announcing.start_soon(self.announcer.run)
                 await self._face_people()
                 announcing.cancel_scope.cancel()
+            await self._routing.shutdown()
             answering.cancel_scope.cancel()
         log.info("discod stopped")
 
@@ -264,7 +271,8 @@ class Daemon:
     # Settings and state -------------------------------------------------------------------------
 
     def _scope(self, settings: Settings) -> Scope:
-        return Scope(self.host, self._addresses, settings.announce, settings.checks)
+        allow = settings.bgp.anycast_allow if settings.bgp else None
+        return Scope(self.host, self._addresses, settings.announce, settings.checks, allow)
 
     def _reload(self) -> None:
         """Take the configuration file again; one with faults changes nothing."""
@@ -295,12 +303,13 @@ class Daemon:
         self.settings = settings
         self.announcer.rescope(self._scope(settings), settings.services)
         self.keeper.configure(settings.brake)
+        self._routing.reconfigure(settings.bgp)
         self.resolver.reload(settings.dns)
         self._transfer_zone.configure(settings.dns)
         self._transfers.configure(settings.transfer, zone_changed=zone_changed)
         log.info("configuration reloaded", extra=fields(file=self._config_path))
 
-    def _host_record(self) -> Host:
+    def _host_record(self, *, bgp: bool = True) -> Host:
         return Host(
             name=self.host,
             addresses=self._addresses,
@@ -313,6 +322,7 @@ class Daemon:
             hint_key=self._hints.key if self._hints else "",
             liveness_port=self._liveness.port if self._liveness else 0,
             liveness_key=self._liveness.key if self._liveness else "",
+            bgp=self._routing.record if bgp else None,
         )
 
     def _announce_host(self) -> None:
@@ -323,6 +333,7 @@ class Daemon:
     def _move(self, addresses: tuple[Address, ...]) -> None:
         """Offer what this host offers at its new addresses."""
         self._addresses = addresses
+        self._routing.moved(self._host_record(bgp=False))
         self.announcer.rescope(self._scope(self.settings), self.settings.services)
         self._announce_host()
 
@@ -364,6 +375,11 @@ class Daemon:
         if self.keeper.connected and not connected:
             error = f"no sign of life for {age:.0f} s"
         return StoreReport(self._store.kind, connected, age, error)
+
+    @property
+    def bgp(self) -> BgpView | None:
+        """How it stands with BGP; None without it."""
+        return self._routing.view
 
     def producers(self) -> tuple[ProducerReport, ...]:
         """Everything of this host that offers or could offer endpoints."""
@@ -417,6 +433,7 @@ class Daemon:
             elif memory.containers.pop(id_, None) is None:
                 raise LookupError(f"container {container!r} is not drained")
         unsaved = keep(self._state_dir, memory)
+        self._routing.drained(memory.drained is not None)
         self._drain_marks()
         self._announce_host()
         confirmed = False

@@ -16,7 +16,7 @@ from discod.findings import IN_DNS, Finding, State, gather
 from discod.model.catalog import Catalog
 from discod.model.report import PartReport, ProducerReport, SilentHost
 from discod.query import Query, parse
-from discod.view import StoreReport
+from discod.view import BgpView, StoreReport
 
 __all__ = ["Explanation", "Finding", "State", "explain"]
 
@@ -54,6 +54,7 @@ def explain(
     host: str,
     resolve: Callable[[str], Sequence[str]] | None = None,
     silent: Mapping[str, SilentHost] = MappingProxyType({}),
+    bgp: BgpView | None = None,
 ) -> Explanation:
     """Answer `text`.
 
@@ -67,6 +68,7 @@ def explain(
         host: This host's name.
         resolve: What this host's resolver answers for a name, one line a record.
         silent: Hosts that are taken as lost for not answering.
+        bgp: Routes of this host; None without BGP.
     """
     query = parse(text, catalog.domain)
     findings = gather(query, catalog=catalog, producers=producers, store=store, host=host)
@@ -80,6 +82,7 @@ def explain(
         f" by the word of {', '.join(silent[name].witnesses)}"
         for name in sorted({f.host for f in findings} & silent.keys())
     ]
+    notes += _routes(findings, host, bgp)
     if len(findings) > FINDINGS_MAX:
         notes.append(f"{len(findings)} findings; the first {FINDINGS_MAX} are listed")
     return Explanation(
@@ -94,6 +97,26 @@ def explain(
         nearest=nearest,
         answers=_answers(query, findings, catalog, resolve),
     )
+
+
+def _routes(findings: Sequence[Finding], host: str, bgp: BgpView | None) -> list[str]:
+    """Whether this host announces what its containers have, and to whom."""
+    own = [f.endpoint for f in findings if f.host == host and f.endpoint and f.endpoint.container]
+    if bgp is None or not own:
+        return []
+    peers = bgp.peers()
+    up = sum(peer["state"] == "Established" for peer in peers)
+    notes = []
+    for address in sorted({e.address for e in own}, key=lambda a: (a.version, a.packed)):
+        route = f"{address}/{address.max_prefixlen}"
+        if bgp.announced(address):
+            notes.append(
+                f"{route} is announced over BGP: {up} of {len(peers)} peers are established, and"
+                " their export lists decide"
+            )
+        else:
+            notes.append(f"{route} is not announced over BGP")
+    return notes[:FINDINGS_MAX]
 
 
 def _answers(

@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from discod import api
+from discod import api, api_bgp
 from discod.announce_request import AnnounceError, parse_announce
 from discod.explain import explain
 from discod.http_server import serve_http
@@ -30,7 +30,7 @@ from discod.model.endpoint import Fault
 from discod.model.settings import CheckSettings
 from discod.query import QUERY_MAX
 from discod.readiness import Gate
-from discod.view import View
+from discod.view import BgpView, View
 
 __all__ = ["build_app", "serve_http"]
 
@@ -75,6 +75,9 @@ def build_app(
         "/v1/explain": handlers.explain,
         "/v1/watch": handlers.watch,
         "/v1/sd/prometheus": handlers.prometheus,
+        "/v1/bgp/status": handlers.bgp_status,
+        "/v1/bgp/peers": handlers.bgp_peers,
+        "/v1/bgp/routes": handlers.bgp_routes,
     }
     changes: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/v1/drain": handlers.drain,
@@ -157,6 +160,7 @@ class _Handlers:
             host=view.host,
             resolve=view.answers,
             silent=view.silent,
+            bgp=view.bgp,
         )
         return JSONResponse(api.explanation(answer, view.catalog.domain))
 
@@ -168,6 +172,21 @@ class _Handlers:
         return JSONResponse(
             api.prometheus(self._view.catalog, asked.get("service", ""), asked.get("tag", ""))
         )
+
+    async def bgp_status(self, _: Request) -> Response:
+        return JSONResponse(api_bgp.status(self._view.host, self._bgp().status()))
+
+    async def bgp_peers(self, _: Request) -> Response:
+        return JSONResponse(api_bgp.peers(self._view.host, self._bgp().peers()))
+
+    async def bgp_routes(self, _: Request) -> Response:
+        return JSONResponse(api_bgp.routes(self._view.host, self._bgp().routes()))
+
+    def _bgp(self) -> BgpView:
+        bgp = self._view.bgp
+        if bgp is None:
+            raise _Refused(404, Fault("bgp", "", "expected [bgp] in this host's configuration"))
+        return bgp
 
     async def drain(self, request: Request) -> Response:
         return await self._change(request, self._view.drain)

@@ -340,6 +340,36 @@ class Metrics:
         )
         self.dns_serial = Gauge("discod_dns_serial", "SOA serial of the zone.", registry=r)
 
+        peer, way = ["peer"], ["peer", "direction"]
+        self.bgp_session_up = Gauge(
+            "discod_bgp_session_up", "1 while the session is established.", peer, registry=r
+        )
+        self.bgp_announced_prefixes = Gauge(
+            "discod_bgp_announced_prefixes", "Prefixes that this host announces.", registry=r
+        )
+        self.bgp_received_prefixes = Gauge(
+            "discod_bgp_received_prefixes", "Prefixes that a peer has told.", peer, registry=r
+        )
+        self.bgp_advertised_prefixes = Gauge(
+            "discod_bgp_advertised_prefixes", "Prefixes that a peer was told.", peer, registry=r
+        )
+        self.bgp_updates = Counter("discod_bgp_updates", "UPDATE messages.", way, registry=r)
+        self.bgp_notifications = Counter(
+            "discod_bgp_notifications", "NOTIFICATION messages.", way, registry=r
+        )
+        self.bgp_flaps = Counter(
+            "discod_bgp_flaps", "Established sessions that ended.", peer, registry=r
+        )
+        self.bgp_kernel_routes = Gauge(
+            "discod_bgp_kernel_routes", "Learned routes that the kernel has.", registry=r
+        )
+        self.bgp_kernel_errors = Counter(
+            "discod_bgp_kernel_errors", "Learned routes that the kernel refused.", registry=r
+        )
+        self.bgp_faults = Counter(
+            "discod_bgp_faults", "Faults of the program in its BGP; the log has them.", registry=r
+        )
+
     def before_exposition(self, callback: Callable[[], None]) -> None:
         """Have `callback` count what is counted elsewhere, each time before values are read."""
         self._before.callbacks.append(callback)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
+from discod.model.bgp_settings import BgpSettings
 from discod.model.settings import Settings
+
+BGP_LIVE = frozenset(
+    {"peers", "announce", "networks", "aggregates", "anycast", "anycast_allow", "routed", "drain"}
+)
+"""Of ``[bgp]``, what takes effect at once; sessions with peers that did not change stay."""
 
 
 def needs_restart(before: Settings, after: Settings) -> tuple[str, ...]:
@@ -20,4 +28,12 @@ def needs_restart(before: Settings, after: Settings) -> tuple[str, ...]:
         ("dns.domain", before.dns.domain, after.dns.domain),
         ("dns.workers", before.dns.workers, after.dns.workers),
     )
-    return tuple(name for name, old, new in fixed if old != new)
+    found = [name for name, old, new in fixed if old != new]
+    return (*found, *_bgp_restart(before.bgp, after.bgp))
+
+
+def _bgp_restart(before: BgpSettings | None, after: BgpSettings | None) -> tuple[str, ...]:
+    if before is None or after is None:
+        return () if before is after else ("bgp",)
+    names = [field.name for field in fields(BgpSettings) if field.name not in BGP_LIVE]
+    return tuple(f"bgp.{name}" for name in names if getattr(before, name) != getattr(after, name))

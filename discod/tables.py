@@ -92,7 +92,7 @@ def services(page: Page, document: Any) -> str:
         return f"no services in {tame(document['domain'])}"
     head = ("SERVICE", "UP", "DOWN", "PORTS", "HOSTS", "TAGS", "ALIAS OF")
     loose = frozenset({"PORTS", "HOSTS", "TAGS", "ALIAS OF"})
-    return render(page, _table(page, *_without_empty(head, rows, {"ALIAS OF"}), loose=loose))
+    return render(page, table(page, *without_empty(head, rows, {"ALIAS OF"}), loose=loose))
 
 
 def service(page: Page, document: Any) -> str:
@@ -136,7 +136,7 @@ def service(page: Page, document: Any) -> str:
     ]
     head = ("STATE", "ADDRESS", "PORT", "HOST", "CONTAINER", "FOR", "WHY", "SETTINGS", "INSTANCE")
     loose = frozenset({"CONTAINER", "WHY", "SETTINGS", "INSTANCE"})
-    return render(page, _table(page, *_without_empty(head, rows, {"SETTINGS"}), loose=loose))
+    return render(page, table(page, *without_empty(head, rows, {"SETTINGS"}), loose=loose))
 
 
 def hosts(page: Page, document: Any) -> str:
@@ -164,7 +164,7 @@ def hosts(page: Page, document: Any) -> str:
         return "no hosts"
     head = ("HOST", "STATE", "ENDPOINTS", "ZONE", "ADDRESSES", "VERSION", "RUNNING FOR")
     loose = frozenset({"ADDRESSES", "VERSION"})
-    return render(page, _table(page, *_without_empty(head, rows, {"ZONE"}), loose=loose, state=1))
+    return render(page, table(page, *without_empty(head, rows, {"ZONE"}), loose=loose, state=1))
 
 
 def event(page: Page, document: Any) -> str:
@@ -291,7 +291,7 @@ def _facts(page: Page, one: Any) -> Iterable[str]:
         yield f"in the store {at_revision}"
 
 
-def _without_empty(
+def without_empty(
     head: Sequence[str], rows: Sequence[Sequence[str]], optional: Set[str]
 ) -> tuple[list[str], list[list[str]]]:
     """Head and rows without those columns of `optional` that are empty in every row."""
@@ -303,7 +303,7 @@ def _without_empty(
     return [head[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
-def _table(
+def table(
     page: Page,
     head: Sequence[str],
     rows: Sequence[Sequence[str]],

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
 from discod.model.catalog import Catalog, Change
+from discod.model.endpoint import Address
 from discod.model.report import PartReport, ProducerReport, SilentHost
 from discod.model.settings import ServiceSettings
 
@@ -43,6 +44,26 @@ class Announcement(Protocol):
         ...
 
 
+class BgpView(Protocol):
+    """BGP on this host, in rows that are ready for JSON."""
+
+    def status(self) -> Mapping[str, Any]:
+        """How it stands as a whole."""
+        ...
+
+    def peers(self) -> Sequence[Mapping[str, Any]]:
+        """All peers."""
+        ...
+
+    def routes(self) -> Sequence[Mapping[str, Any]]:
+        """All learned routes that are used."""
+        ...
+
+    def announced(self, address: Address) -> bool:
+        """Whether this host announces an address as a /32 or /128."""
+        ...
+
+
 class View(Protocol):
     """The daemon, seen from its API."""
 
@@ -64,6 +85,11 @@ class View(Protocol):
     @property
     def silent(self) -> Mapping[str, SilentHost]:
         """Hosts that do not answer the others and are taken as lost here, by name."""
+        ...
+
+    @property
+    def bgp(self) -> BgpView | None:
+        """BGP on this host; None where ``[bgp]`` is not configured."""
         ...
 
     def producers(self) -> tuple[ProducerReport, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal, NamedTuple
 
 Address = IPv4Address | IPv6Address
@@ -76,6 +76,8 @@ class Endpoint:
     records (RFC 9460)."""
     prefer: Prefer | None = None
     """None: what each resolver is set to."""
+    anycast: tuple[Address, ...] = ()
+    """Fixed addresses of its service that its host announces over BGP while it is up."""
     revision: int = field(default=0, compare=False)
     """Of the store, when its record was last written; 0 when not from the store."""
 
@@ -174,6 +176,22 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
+class HostBgp:
+    """How a host takes part in BGP, for the others."""
+
+    asn: int
+    router_id: IPv4Address
+    address: Address
+    """Of its sessions."""
+    port: int = 179
+    mesh: bool = False
+    """Whether it peers with every other host that has this set."""
+    reflector: bool = False
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Prefixes of its containers."""
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """One discod daemon as the others see it."""
 
@@ -195,6 +213,8 @@ class Host:
     """UDP port at its first address where it takes part in the watch over hosts; 0: it does not."""
     liveness_key: str = field(default="", repr=False)
     """What its own messages there are signed with, as `hint_key`."""
+    bgp: HostBgp | None = None
+    """None: it has no BGP."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
 from discod.model.endpoint import Address, Fault
@@ -57,6 +57,15 @@ def is_address(text: str) -> bool:
     """Whether `text` is an IPv4 or IPv6 address without a zone."""
     try:
         ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def is_network(text: str) -> bool:
+    """Whether `text` is a prefix without bits behind its length, and without a zone."""
+    try:
+        ip_network(text)
     except ValueError:
         return False
     return "%" not in text
@@ -110,6 +119,15 @@ class Fields:
             if is_target(target):
                 return target
         raise self._fault(name, "expected an IPv4 or IPv6 address, or a domain name")
+
+    def ip(self, name: str, version: int = 0) -> Address:
+        """An IP address, of that version where one is asked for; required."""
+        value = self.values.get(name)
+        if isinstance(value, str) and is_address(value):
+            address = ip_address(value)
+            if version in (0, address.version):
+                return address
+        raise self._fault(name, f"expected an {'IPv4' if version == 4 else 'IPv4 or IPv6'} address")
 
     def integer(self, name: str, low: int, high: int, default: int) -> int:
         """An integer from `low` to `high`."""

@@ -9,7 +9,7 @@ object inside them. Pure.
 from __future__ import annotations
 
 import json
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 
 from discod.model.endpoint import (
     DEFAULT_PRIORITY,
@@ -20,6 +20,7 @@ from discod.model.endpoint import (
     EndpointId,
     Fault,
     Host,
+    HostBgp,
     Prefer,
     Producer,
     Protocol,
@@ -27,7 +28,15 @@ from discod.model.endpoint import (
     Refusal,
     Withdrawal,
 )
-from discod.model.fields import Fields, RecordError, is_address, is_alpn, is_text, shown
+from discod.model.fields import (
+    Fields,
+    RecordError,
+    is_address,
+    is_alpn,
+    is_network,
+    is_text,
+    shown,
+)
 from discod.model.keyspace import (
     SCHEMA,
     HostKey,
@@ -173,6 +182,7 @@ def _endpoint(id_: EndpointId, address: Address, fields: Fields, revision: int =
         ttl=meta.integer("ttl", 0, TTL_MAX, 0),
         alpn=meta.texts("alpn", is_alpn),
         prefer=meta.choice("prefer", _PREFERENCES) if said else None,
+        anycast=tuple(ip_address(text) for text in meta.texts("anycast", is_address)),
         revision=revision,
     )
 
@@ -225,7 +235,32 @@ def encode_host(host: Host) -> bytes:
             "drained": host.drained,
             "hints": {"port": host.hint_port, "key": host.hint_key},
             **(watch if host.liveness_port else {}),
+            **({"bgp": _bgp(host.bgp)} if host.bgp else {}),
         }
+    )
+
+
+def _bgp(bgp: HostBgp) -> dict[str, object]:
+    return {
+        "asn": bgp.asn,
+        "router_id": str(bgp.router_id),
+        "address": str(bgp.address),
+        "port": bgp.port,
+        "mesh": bgp.mesh,
+        "reflector": bgp.reflector,
+        "networks": [str(network) for network in bgp.networks],
+    }
+
+
+def _decode_bgp(fields: Fields) -> HostBgp:
+    return HostBgp(
+        asn=fields.integer("asn", 1, 4294967295, 0),
+        router_id=IPv4Address(fields.ip("router_id", 4)),
+        address=fields.ip("address"),
+        port=fields.integer("port", 1, 65535, 179),
+        mesh=fields.values.get("mesh") is True,
+        reflector=fields.values.get("reflector") is True,
+        networks=tuple(ip_network(text) for text in fields.texts("networks", is_network)),
     )
 
 
@@ -238,6 +273,7 @@ def decode_host(key: str, name: str, value: bytes) -> Host:
     fields = Fields.load(key, value)
     hints = fields.sub("hints")
     watch = fields.sub("liveness")
+    bgp = fields.sub("bgp")
     return Host(
         name=name,
         addresses=tuple(ip_address(text) for text in fields.texts("addresses", is_address)),
@@ -250,6 +286,7 @@ def decode_host(key: str, name: str, value: bytes) -> Host:
         hint_key=hints.text("key", "") if hints else "",
         liveness_port=watch.integer("port", 0, 65535, 0) if watch else 0,
         liveness_key=watch.text("key", "") if watch else "",
+        bgp=_decode_bgp(bgp) if bgp else None,
     )
 
 
@@ -310,6 +347,8 @@ def _metadata(endpoint: Endpoint) -> dict[str, object]:
         meta["alpn"] = list(endpoint.alpn)
     if endpoint.prefer is not None:
         meta["prefer"] = endpoint.prefer
+    if endpoint.anycast:
+        meta["anycast"] = [str(address) for address in endpoint.anycast]
     return meta
 
 

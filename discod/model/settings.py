@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from discod.model.endpoint import DEFAULT_PRIORITY, DEFAULT_WEIGHT, Address, Prefer, Protocol
+
+if TYPE_CHECKING:
+    from discod.model.bgp_settings import BgpSettings
 
 Network = IPv4Network | IPv6Network
 
@@ -304,3 +307,5 @@ class Settings:
     http: HttpSettings = field(default_factory=HttpSettings)
     log: LogSettings = field(default_factory=LogSettings)
     services: tuple[ServiceSettings, ...] = ()
+    bgp: BgpSettings | None = None
+    """None: there is no ``[bgp]``, and nothing of `calico_bgp` is imported."""

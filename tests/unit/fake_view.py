@@ -28,7 +28,7 @@ from discod.model.schema import (
     encode_withdrawal,
 )
 from discod.model.settings import ServiceSettings
-from discod.view import StoreReport
+from discod.view import BgpView, StoreReport
 
 KEYS = Keyspace()
 NOW = 1_795_000_000.0
@@ -158,6 +158,7 @@ class FakeView:
     refuse: str = ""
     change_delay: float = 0.0
     silent: dict[str, SilentHost] = field(default_factory=dict)
+    bgp: BgpView | None = None
 
     @property
     def catalog(self) -> Catalog:

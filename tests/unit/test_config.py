@@ -81,7 +81,7 @@ def test_the_example_changes_nothing_but_its_live_services() -> None:
 
 def test_uncommenting_the_whole_example_gives_the_defaults() -> None:
     found = parse(uncomment(EXAMPLE))
-    assert found == Settings(services=found.services)
+    assert found == Settings(services=found.services, bgp=found.bgp)
     assert [service.name for service in found.services] == ["db", "queue", "example", "metrics"]
 
 
@@ -89,7 +89,7 @@ def test_every_key_stands_in_the_example_once_uncommented() -> None:
     import tomllib
 
     document = tomllib.loads(uncomment(EXAMPLE))
-    assert set(document) == {*SECTIONS, "service"}
+    assert set(document) == {*SECTIONS, "service", "bgp"}
     for name, section in SECTIONS.items():
         assert list(document[name]) == list(section.by_key)
     first = document["service"][0]
@@ -115,7 +115,7 @@ def test_the_tables_fill_every_attribute_of_the_settings() -> None:
         assert {f.target for f in section.fields} == {f.name for f in fields(section.settings)}
     assert {f.target for f in SERVICE_FIELDS} == {f.name for f in fields(ServiceSettings)}
     assert set(CHECK_RULES) == {f.name for f in fields(Check)}
-    assert {*SECTIONS, "services"} == {f.name for f in fields(Settings)}
+    assert {*SECTIONS, "services", "bgp"} == {f.name for f in fields(Settings)}
     assert is_dataclass(Settings)
 
 
@@ -362,7 +362,7 @@ def test_how_a_fault_and_an_error_read() -> None:
         ("dns = 5", "dns", "expected a table, [dns]"),
         ("listen = 5", "listen", "it belongs to [dns] or [http]"),
         ("[log]\nzzz = 1", "log.zzz", "unknown key"),
-        ("[bgp]\nas = 64512", "bgp", "not in this version"),
+        ("[rescue]\non = true", "rescue", "not in this version"),
         ('[service]\nname = "a"', "service", "each headed [[service]]"),
         ("service = 5", "service", "each headed [[service]]"),
         ("store = []", "store", "at least 1"),

@@ -1,0 +1,1 @@
+"""The native BGP speaker against real speakers, in network namespaces."""
