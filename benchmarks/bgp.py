@@ -158,10 +158,11 @@ def _probe(one: Router, watch: Watch) -> bool:
     one.announce(prefixes(1))
     try:
         watch.wait(added=1, most=2)
-        one.withdraw(prefixes(1))
-        watch.wait(deleted=1, most=5)
     except TimeoutError:
+        one.withdraw(prefixes(1))  # or the next try would change nothing
         return False
+    one.withdraw(prefixes(1))
+    watch.wait(deleted=1, most=5)
     return True
 
 
