@@ -218,7 +218,8 @@ def test_other_hosts_make_the_mesh_and_what_is_routed() -> None:
     record = HostBgp(64512, two, two, mesh=True, networks=(ip_network("10.101.2.0/24"),))  # type: ignore[arg-type]
     rig.put(KEYS.host("beta"), encode_host(Host("beta", (two,), bgp=record)))
     assert rig.speaker.meshes == [{"beta": MeshHost("beta", two, 179, 64512, False)}]
-    assert list(map(str, rig.speaker.told[-1].routed)) == ["10.101.1.0/24", "10.101.2.0/24"]
+    routed = list(map(str, rig.speaker.told[-1].routed))
+    assert routed == ["10.101.1.0/24", "10.101.2.0/24", "192.0.2.2/32"]
     rig.put(KEYS.host("beta"), None)
     assert rig.speaker.meshes[-1] == {}
     assert list(map(str, rig.speaker.told[-1].routed)) == ["10.101.1.0/24"]
