@@ -257,3 +257,39 @@ def test_anycast_is_delivered_to_local_containers(two: list[Host]) -> None:
         host_after = host.picture()
         host.engine.remove_all()
     assert host_after == before
+
+
+def test_who_has_no_route_asks_its_neighbours(two: list[Host], boxes: list[Box]) -> None:
+    """Calico's way: the network asks for a container's address, a container for 169.254.1.1."""
+    host, other = two
+    box = boxes[0]
+    own = [f"{box.ipv4}/32", f"{box.ipv6}/128"]
+    inside = ["nsenter", "-t", str(box.pid), "-n"]
+
+    def reached(address: str) -> bool:
+        probe = [*other.space.prefix, "ping", "-c1", "-W1", address]
+        return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+    def asked() -> bool:
+        probe = [*inside, "ping", "-c1", "-W1", other.leg.ipv4]
+        return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+    def gateway(via: str) -> None:
+        route = ["ip", "route", "replace", "default", "via", via, "dev", "eth0", "onlink"]
+        subprocess.run([*inside, *route], check=True)
+
+    with ExitStack() as stack:
+        other.space.ip(*(f"route add {one} dev eth0" for one in own))
+        stack.callback(other.space.ip, *(f"route del {one} dev eth0" for one in own))
+        # What the host has no way to, it does not answer for.
+        host.space.ip(f"route add default via {other.leg.ipv4}")
+        stack.callback(host.space.ip, "route del default")
+        stack.callback(host.cleanup)
+        gateway("169.254.1.1")
+        assert not reached(box.ipv4)
+        assert not reached(box.ipv6)
+        assert not asked()
+        with host.kept({"local": own, "routed": [*pods(two), "192.0.2.0/24", "2001:db8::/64"]}):
+            for address in (box.ipv4, box.ipv6):
+                until(lambda a=address: reached(a), what=f"an answer of {address}")  # type: ignore[misc]
+            until(asked, what="an answer to the container")
