@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -22,32 +24,66 @@ from calico_bgp.prefix import of_network
 from discod.model.bgp_settings import BgpSettings
 from tests.lab.bgp.bird import Bird
 from tests.lab.bgp.fabric import Site
+from tests.lab.bgp.frr import USER, Frr
 from tests.lab.daemon import environment
 
-SHIPPED = Path(__file__).parents[3] / "deploy" / "bird" / "discod.conf"
+SHIPPED = Path(__file__).parents[3] / "deploy"
+
+
+def shipped(name: str, site: Site, tor: Site, asn: int, more: Mapping[str, str]) -> str:
+    """A configuration of ``deploy/`` with this lab's addresses and numbers."""
+    text = (SHIPPED / name / "discod.conf").read_text()
+    here = {
+        "192.0.2.254": tor.ipv4,
+        "2001:db8::254": tor.ipv6,
+        "192.0.2.11": site.ipv4,
+        "64512": str(asn),
+        **more,
+    }
+    for theirs, ours in here.items():
+        assert theirs in text, theirs
+        text = text.replace(theirs, ours)
+    return text
 
 
 class ShippedBird(Bird):
-    """BIRD with the configuration that is in ``deploy/``, but for addresses and numbers.
-
-    Args of `Router`; its one neighbor is the top-of-rack.
-    """
+    """BIRD as it is in ``deploy/``; `neighbors` are not used."""
 
     tor: Site
 
     def _config(self) -> str:
-        text = SHIPPED.read_text()
-        for shipped, here in (
-            ("192.0.2.254", self.tor.ipv4),
-            ("2001:db8::254", self.tor.ipv6),
-            ("192.0.2.11", self.site.ipv4),
-            ("2001:db8::11", self.site.ipv6),
-            ("64512", str(self.asn)),
-            ("log syslog all;", f'log "{self._log}" all;'),
-        ):
-            assert shipped in text, shipped
-            text = text.replace(shipped, here)
-        return text
+        more = {"2001:db8::11": self.site.ipv6, "log syslog all;": f'log "{self._log}" all;'}
+        return shipped("bird", self.site, self.tor, self.asn, more)
+
+
+class ShippedFrr(Frr):
+    """FRR as it is in ``deploy/``; `neighbors` are not used."""
+
+    tor: Site
+
+    def start(self) -> None:
+        """Start zebra, bfdd and bgpd, and configure them as `vtysh -b` does."""
+        shutil.chown(self.folder, USER, USER)
+        more = {
+            "10.101.1.0/24": f"10.101.{self.site.n}.0/24",
+            "2001:db8:1::/64": f"2001:db8:{self.site.n}::/64",
+        }
+        text = shipped("frr", self.site, self.tor, self.asn, more)
+        (self.folder / "frr.conf").write_text(text)
+        for name in ("zebra", "bgpd", "bfdd", "vtysh"):
+            file = self.folder / f"{name}.conf"
+            file.write_text("\n")
+            shutil.chown(file, USER, USER)
+        self._run("zebra")
+        self._answers(*self._vtysh("zebra", "show version"))
+        self._run("bfdd", "--bfdctl", str(self.folder / "bfdd.sock"))
+        self._answers(*self._vtysh("bfdd", "show version"))
+        self._run("bgpd", "-l", self.site.ipv4, "-l", self.site.ipv6)
+        self._answers(*self._vtysh("bgpd", "show version"))
+        folder = str(self.folder)
+        self.tool(
+            "vtysh", "--vty_socket", folder, "--config_dir", folder, "-f", f"{folder}/frr.conf"
+        )
 
 
 def exporting(site: Site, wish: dict[str, Any]) -> subprocess.Popen[bytes]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.lab.bgp.bird import Bird
-from tests.lab.bgp.exporting import ShippedBird, exporting
+from tests.lab.bgp.exporting import ShippedBird, ShippedFrr, exporting
 from tests.lab.bgp.fabric import Fabric
 from tests.lab.bgp.router import Neighbor
 from tests.lab.daemon import until
@@ -30,11 +30,19 @@ class Rack:
 
     Args:
         fabric: Is up.
+        kind: The hosts' speaker.
         bfd: The router takes part in BFD.
         stack: Ends what is started.
     """
 
-    def __init__(self, fabric: Fabric, *, bfd: bool, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        kind: type[ShippedBird] | type[ShippedFrr],
+        *,
+        bfd: bool,
+        stack: ExitStack,
+    ) -> None:
         self.hosts = fabric.hosts
         self.pods = [f"10.101.{host.n}.2" for host in self.hosts]
         neighbors = []
@@ -56,7 +64,7 @@ class Rack:
             stack.callback(discod.wait, 10)
             assert discod.stdin is not None
             stack.callback(discod.stdin.close)
-            speaker = ShippedBird(host, 64512 + host.n, [])
+            speaker = kind(host, 64512 + host.n, [])
             speaker.tor = fabric.tor
             fabric.use(speaker)
             neighbors += [
@@ -78,22 +86,29 @@ def stack() -> Iterator[ExitStack]:
         yield made
 
 
-@pytest.mark.parametrize("bfd", [True, False])
-def test_a_host_that_is_cut_off(bfd: bool, stack: ExitStack) -> None:
+@pytest.mark.parametrize(
+    ("kind", "bfd"), [(ShippedBird, True), (ShippedBird, False), (ShippedFrr, True)]
+)
+def test_a_host_that_is_cut_off(
+    kind: type[ShippedBird] | type[ShippedFrr], bfd: bool, stack: ExitStack
+) -> None:
     """Both hosts are used; one that dies is out within a second with BFD, and not without."""
     fabric = stack.enter_context(Fabric(2))
-    rack = Rack(fabric, bfd=bfd, stack=stack)
+    rack = Rack(fabric, kind, bfd=bfd, stack=stack)
     for address, wanted in ((ANYCAST, 2), (ANYCAST6, 2), *((pod, 1) for pod in rack.pods)):
         until(
             lambda a=address, n=wanted: rack.paths(a) == n,  # type: ignore[misc]
             deadline=20.0,
             what=f"paths to {address}",
         )
-    assert rack.paths("10.101.1.0/24") == 1
+    bird = kind is ShippedBird
+    assert rack.paths("10.101.1.0/24") == bird  # see the note on aggregates in FRR's
     # What the rack has of others, each host has in its kernel; its own it keeps to itself.
     one, other = rack.hosts
     until(lambda: one.has(rack.pods[1]), what="the other host's container")
-    assert "proto bird" in one.space.sh("ip", "route", "show", "exact", rack.pods[1])
+    assert f"proto {'bird' if bird else 'bgp'}" in one.space.sh(
+        "ip", "route", "show", "exact", rack.pods[1]
+    )
     assert "proto 201" in one.space.sh("ip", "route", "show", "exact", rack.pods[0])
     if bfd:
         until(
