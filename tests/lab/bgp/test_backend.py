@@ -1,4 +1,4 @@
-"""The kernel backend: what discod has in the kernel, the shipped BIRD tells, and BFD ends it."""
+"""The kernel backend: what discod puts into the kernel the shipped speaker tells; BFD ends it."""
 
 from __future__ import annotations
 
