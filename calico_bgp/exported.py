@@ -58,7 +58,7 @@ class Exported:
     """Keeps the routes as `want` says.
 
     Args:
-        settings: Table, protocol, metric, and whether restarts are graceful.
+        settings: Table, protocol and metric.
         rng: Spreads retries.
         kernel: Opens the kernel; for tests.
     """

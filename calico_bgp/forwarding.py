@@ -19,7 +19,7 @@ from calico_bgp.netlink import name_of
 from calico_bgp.ports import Hops
 from calico_bgp.prefix import Prefix
 from calico_bgp.route_codec import KernelHop, KernelRoute
-from calico_bgp.routes_kernel import Change, RouteKernel, Routes, remove_all
+from calico_bgp.routes_kernel import Change, RouteKernel, Routes
 from calico_bgp.surroundings import NoInterface, Surroundings, same
 from discod.backoff import Backoff
 from discod.log import fields
@@ -126,7 +126,7 @@ class KernelForwarding:
     # The task ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep the kernel in step until cancelled; the routes stay (`cleanup` removes them).
+        """Keep the kernel in step until cancelled; the routes stay.
 
         Raises:
             OSError: no netlink, or no right to use it.
@@ -141,10 +141,6 @@ class KernelForwarding:
                 await self._write_for_ever(kernel)
         finally:
             kernel.close()
-
-    async def cleanup(self) -> int:
-        """Remove every route of our protocol number from our table; how many went."""
-        return await remove_all(self._settings.table, self._settings.protocol)
 
     async def _watch(self, kernel: RouteKernel) -> None:
         while True:

@@ -118,7 +118,7 @@ class Netlink:
             raw.setblocking(False)
             self._raw = raw
             self._socket = trio.socket.from_stdlib_socket(raw)
-        except BaseException:
+        except BaseException:  # cancelled too: closed, then raised on
             raw.close()
             raise
         self._sequence = 0

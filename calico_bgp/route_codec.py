@@ -16,11 +16,7 @@ from typing import Final, NamedTuple
 
 from calico_bgp.prefix import IPV4, IPV6, Address, Family, Prefix
 
-NEWLINK: Final = 16
-DELLINK: Final = 17
 GETLINK: Final = 18
-NEWADDR: Final = 20
-DELADDR: Final = 21
 NEWROUTE: Final = 24
 DELROUTE: Final = 25
 GETROUTE: Final = 26

@@ -97,7 +97,7 @@ class Routes:
         try:
             self._hear = Netlink(groups=GROUPS)
             self._hear.ignore(self._ask.port)
-        except BaseException:
+        except BaseException:  # cancelled too: closed, then raised on
             self._ask.close()
             raise
 

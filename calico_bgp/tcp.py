@@ -103,7 +103,7 @@ async def connect(dial: Dial) -> Link:
             await sock.bind((str(dial.source), 0))
         await sock.connect((str(dial.address), dial.port))
         return Link(trio.SocketStream(sock), _name(sock.getsockname), dial.address)
-    except BaseException:
+    except BaseException:  # cancelled too: closed, then raised on
         sock.close()
         raise
 
@@ -129,7 +129,7 @@ async def listen(address: Address, port: int) -> trio.socket.SocketType:
         set_hops(sock, family, ttl=FAR, gtsm=0)
         await sock.bind((str(address), port))
         sock.listen(BACKLOG)
-    except BaseException:
+    except BaseException:  # cancelled too: closed, then raised on
         sock.close()
         raise
     return sock

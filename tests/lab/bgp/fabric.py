@@ -59,6 +59,29 @@ class Site:
         """The switch's end of the cable."""
         return f"port{self.n}"
 
+    def build(self) -> None:
+        """Its folder, its cable to the switch, and both addresses; the namespace is there."""
+        self.folder.mkdir(mode=0o755)
+        # Namespaces start with what the machine has, which may be IPv6 off.
+        self.space.sysctl(
+            net__ipv6__conf__all__disable_ipv6=0,
+            net__ipv6__conf__default__disable_ipv6=0,
+            net__ipv6__conf__default__accept_dad=0,
+            net__ipv6__conf__all__forwarding=1,
+            net__ipv4__ip_forward=1,
+        )
+        self.switch.ip(
+            f"link add {self.port} type veth peer name eth0 netns {self.space.name}",
+            f"link set {self.port} master lan",
+            f"link set {self.port} up",
+        )
+        self.space.ip(
+            "link set lo up",
+            f"addr add {self.ipv4}/24 dev eth0",
+            f"addr add {self.ipv6}/64 dev eth0 nodad",
+            "link set eth0 up",
+        )
+
     def cut(self) -> None:
         """The cable carries nothing any more, and neither end is told."""
         self.switch.ip(f"link set {self.port} nomaster")
@@ -136,26 +159,7 @@ class Fabric:
         )
         self.switch.ip("link add lan type bridge", "link set lan up", "link set lo up")
         for site in sites:
-            site.folder.mkdir(mode=0o755)
-            # Namespaces start with what the machine has, which may be IPv6 off.
-            site.space.sysctl(
-                net__ipv6__conf__all__disable_ipv6=0,
-                net__ipv6__conf__default__disable_ipv6=0,
-                net__ipv6__conf__default__accept_dad=0,
-                net__ipv6__conf__all__forwarding=1,
-                net__ipv4__ip_forward=1,
-            )
-            self.switch.ip(
-                f"link add {site.port} type veth peer name eth0 netns {site.space.name}",
-                f"link set {site.port} master lan",
-                f"link set {site.port} up",
-            )
-            site.space.ip(
-                "link set lo up",
-                f"addr add {site.ipv4}/24 dev eth0",
-                f"addr add {site.ipv6}/64 dev eth0 nodad",
-                "link set eth0 up",
-            )
+            site.build()
 
 
 def absent(*programs: str) -> str:

@@ -236,14 +236,8 @@ def _rules(out: str) -> list[str]:
 
 
 def _build(site: Site) -> None:
-    site.folder.mkdir()
     netns.ip(f"netns add {site.space.name}")
     site.space.sysctl(
-        net__ipv6__conf__all__disable_ipv6=0,
-        net__ipv6__conf__default__disable_ipv6=0,
-        net__ipv6__conf__default__accept_dad=0,
-        net__ipv6__conf__all__forwarding=1,
-        net__ipv4__ip_forward=1,
         # It sends packets out where they came in; hosts that take redirects would go around it.
         net__ipv4__conf__all__send_redirects=0,
         net__ipv4__conf__default__send_redirects=0,
@@ -251,17 +245,7 @@ def _build(site: Site) -> None:
         net__ipv4__fib_multipath_hash_policy=1,
         net__ipv6__fib_multipath_hash_policy=1,
     )
-    site.switch.ip(
-        f"link add {site.port} type veth peer name eth0 netns {site.space.name}",
-        f"link set {site.port} master lan",
-        f"link set {site.port} up",
-    )
-    site.space.ip(
-        "link set lo up",
-        f"addr add {site.ipv4}/24 dev eth0",
-        f"addr add {site.ipv6}/64 dev eth0 nodad",
-        "link set eth0 up",
-    )
+    site.build()
 
 
 def figures(name: str, seconds: Sequence[float]) -> float:

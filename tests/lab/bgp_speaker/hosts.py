@@ -48,7 +48,7 @@ class Pair:
     def __enter__(self) -> Self:
         try:
             self.lan, (self.us, self.peer) = netns.build_lan(self.name, 2)
-        except BaseException:
+        except BaseException:  # cleaned up, then raised on
             self.__exit__()
             raise
         return self
