@@ -5,10 +5,11 @@ gRPC are `etcd_member`'s, the watch's life is `etcd_watch`'s, errors are `etcd_e
 
 Members: one is preferred, and stays so until it fails; then the next one is, for every later call.
 Calls that may be repeated go round all members within their one deadline, each getting an even
-share of what is left. A commit is sent to another member only if it surely was not executed, or if
-its guards cover every key that it changes: the second copy then finds the work of the first, sees
-by the values that it is its own, and changes nothing. TLS files that have changed are taken up as
-soon as a call fails.
+share of what is left; the renewal of a lease, which has little time, does not wait for a member
+that is slow to answer, but is sent to the next one as well. A commit is sent to another member only
+if it surely was not executed, or if its guards cover every key that it changes: the second copy
+then finds the work of the first, sees by the values that it is its own, and changes nothing. TLS
+files that have changed are taken up as soon as a call fails.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from discod.store.base import (
     Op,
     Put,
     Snapshot,
+    StoreError,
     StoreRejected,
     StoreUnavailable,
     Unchanged,
@@ -50,6 +52,9 @@ PAGE = 10_000
 """Keys a page of a snapshot."""
 SNAPSHOT_TRIES = 3
 """A compaction between two pages makes a snapshot start again, this often at most."""
+HEAD_START = 0.1
+"""Part of the deadline of a renewal after which it is sent to the next member as well: one that is
+cut off from the leader holds a call until its deadline, and a lease of 3 s is over by then."""
 
 _EQUAL, _MOD = 0, 2
 """``Compare.CompareResult.EQUAL`` and ``Compare.CompareTarget.MOD``."""
@@ -155,7 +160,7 @@ class EtcdStore:
     async def renew(self, lease: int) -> float:
         """Renew a lease; the seconds it now has."""
         request = self.proto.message("LeaseKeepAliveRequest")(ID=lease)
-        member, response = await self._call("Lease/LeaseKeepAlive", request)
+        member, response = await self._race("Lease/LeaseKeepAlive", request)
         if response.TTL <= 0:  # how etcd says so here
             raise LeaseNotFound(f"{member.url}: lease {lease:x}")
         return float(response.TTL)
@@ -217,6 +222,9 @@ class EtcdStore:
         if self._members[self._preferred] is member:
             self._preferred = (self._preferred + 1) % len(self._members)
 
+    def _prefer(self, member: Member) -> None:
+        self._preferred = self._members.index(member)
+
     def must_split(self, prefixes: tuple[str, ...], learned: bool = False) -> bool:
         """Whether the span of these prefixes may not be read; `learned`: remember that."""
         if learned:
@@ -270,6 +278,41 @@ class EtcdStore:
                 await self._renew_tls()
                 if not repeatable and not failure.not_sent:
                     break
+        raise StoreUnavailable("; ".join(failures))
+
+    async def _race(self, name: str, request: Any) -> tuple[Member, Any]:
+        """One call that may be executed twice: the first answer of any member counts."""
+        won: list[tuple[Member, Any]] = []
+        rejected: list[StoreError] = []
+        failures: list[str] = []
+
+        async def ask(member: Member, left: float, failed: trio.Event) -> None:
+            try:
+                won.append((member, await member.call(name, request, left)))
+            except RpcFailure as failure:
+                error = failure.as_store_error(member.url)
+                if failure.transient:
+                    failures.append(str(error))
+                    self.avoid(member)
+                    failed.set()
+                    return
+                rejected.append(error)
+            nursery.cancel_scope.cancel()
+
+        deadline = trio.current_time() + self._timeout
+        async with trio.open_nursery() as nursery:
+            for others, member in self._rotation():
+                failed = trio.Event()
+                nursery.start_soon(ask, member, deadline - trio.current_time(), failed)
+                if others:
+                    with trio.move_on_after(HEAD_START * self._timeout):
+                        await failed.wait()
+        if won:
+            self._prefer(won[0][0])  # and not one that was overtaken
+            return won[0]
+        if rejected:
+            raise rejected[0]
+        await self._renew_tls()
         raise StoreUnavailable("; ".join(failures))
 
     async def _renew_tls(self) -> None:

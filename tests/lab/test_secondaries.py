@@ -220,6 +220,8 @@ async def test_changes_reach_every_secondary_by_ixfr(tmp_path: Path) -> None:
             async with trio.open_nursery() as nursery:
                 for name, server in cluster.secondaries.items():
                     nursery.start_soon(watch, name, server)
+            for port in cluster.ports:  # each has published it, and has the difference
+                await until(lambda port=port: serial_of(port), serial, 10)  # type: ignore[misc]
             await trio.sleep(0.4)  # Knot 3.2 may let what follows sooner wait for a second
         assert await settled(cluster) == whole, "a secondary took the whole zone again"
         assert cluster.count("ixfr", "incremental") - before >= len(NAMES) * len(steps)
@@ -233,7 +235,7 @@ async def test_nothing_is_missed_without_signatures(tmp_path: Path) -> None:
     """Then a worker answers the SOA queries: one that is behind would have the change ignored."""
     took: dict[str, list[float]] = {name: [] for name in NAMES}
     async with lab(tmp_path, *NAMES, keys=False) as cluster:
-        whole = await settled(cluster)
+        await settled(cluster)
         for n in range(25):
             # Many services at once take a worker the longest.
             serial = cluster.apply(put(*(replace(e, weight=n + 1) for e in MANY[:120])))
@@ -245,7 +247,9 @@ async def test_nothing_is_missed_without_signatures(tmp_path: Path) -> None:
                 for name, server in cluster.secondaries.items():
                     nursery.start_soon(watch, name, server)
             await trio.sleep(0.05)
-        assert await settled(cluster) == whole, "a secondary took the whole zone again"
+        # Not asserted here: that all of it was by IXFR. A primary that is behind publishes several
+        # changes as one, and has no difference for who took the first of them from the other.
+        await settled(cluster)
         await same_zone(cluster)
     told(took)
 
