@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from calico_bgp.commands import CommandFailed, Run, run
 from calico_bgp.firewall import Firewall
 from calico_bgp.proxies import own_addresses, proxies
 from calico_bgp.routes_kernel import remove_all
 from calico_bgp.sysctls import Sysctls
+from discod.kernel.commands import CommandFailed, Run, run
 from discod.model.bgp_settings import BgpSettings
 
 

@@ -13,14 +13,13 @@ from ipaddress import ip_address
 
 import trio
 
-from calico_bgp.netlink import NETFILTER, Netlink, Request
 from calico_bgp.prefix import Address
-from calico_bgp.route_codec import attributes
+from discod.kernel.attributes import NESTED, attribute, attributes
+from discod.kernel.netlink import NETFILTER, Netlink, Request
 
 _GET, _DELETE = 0x101, 0x102
 _ORIGINAL, _REPLY, _IP, _ID, _ZONE = 1, 2, 1, 12, 18
 _SOURCE, _DESTINATION = (1, 3), (2, 4)
-_NESTED = 0x8000
 _SLICE = 512
 
 
@@ -33,10 +32,6 @@ def _end(tuple_: bytes, which: tuple[int, int]) -> Address | None:
     return None
 
 
-def _attribute(kind: int, data: bytes) -> bytes:
-    return struct.pack("=HH", len(data) + 4, kind) + data + b"\0" * (-len(data) & 3)
-
-
 def stale(payload: bytes, targets: Mapping[Address, Set[Address]]) -> bytes | None:
     """The payload that deletes a connection of a dump; None: it may stay."""
     parts = dict(attributes(payload, 4))
@@ -46,10 +41,10 @@ def stale(payload: bytes, targets: Mapping[Address, Set[Address]]) -> bytes | No
     wanted = targets.get(_end(original, _DESTINATION))  # type: ignore[arg-type]
     if wanted is None or _end(reply, _SOURCE) in wanted:
         return None
-    delete = payload[:4] + _attribute(_ORIGINAL | _NESTED, original)
+    delete = payload[:4] + attribute(_ORIGINAL | NESTED, original)
     for kind in (_ID, _ZONE):
         if kind in parts:
-            delete += _attribute(kind, parts[kind])
+            delete += attribute(kind, parts[kind])
     return delete
 
 

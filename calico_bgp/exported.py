@@ -14,13 +14,13 @@ from collections.abc import Callable
 
 import trio
 
-from calico_bgp.netlink import name_of
 from calico_bgp.ports import Desired, Standing
 from calico_bgp.prefix import Prefix
 from calico_bgp.route_codec import BLACKHOLE, UNREACHABLE, KernelHop, KernelRoute
 from calico_bgp.routes_kernel import Change, RouteKernel, Routes, remove_all
 from calico_bgp.surroundings import Surroundings
 from discod.backoff import Backoff
+from discod.kernel.netlink import name_of
 from discod.log import fields
 from discod.model.bgp_settings import BgpSettings
 

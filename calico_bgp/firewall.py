@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from calico_bgp import docker_rules, nat_rules
-from calico_bgp.commands import LOCK, CommandFailed, Run, run
 from calico_bgp.ports import Delivery
 from calico_bgp.prefix import Network
+from discod.kernel.commands import LOCK, CommandFailed, Run, run
 
 PROGRAMS = {4: "iptables", 6: "ip6tables"}
 

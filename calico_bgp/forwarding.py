@@ -15,13 +15,13 @@ from itertools import islice
 
 import trio
 
-from calico_bgp.netlink import name_of
 from calico_bgp.ports import Hops
 from calico_bgp.prefix import Prefix
 from calico_bgp.route_codec import KernelHop, KernelRoute
 from calico_bgp.routes_kernel import Change, RouteKernel, Routes
 from calico_bgp.surroundings import NoInterface, Surroundings, same
 from discod.backoff import Backoff
+from discod.kernel.netlink import name_of
 from discod.log import fields
 from discod.model.bgp_settings import BgpSettings
 

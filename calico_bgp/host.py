@@ -17,10 +17,8 @@ from pathlib import Path
 
 import trio
 
-from calico_bgp.commands import CommandFailed, Run, run
 from calico_bgp.conntrack import forget
 from calico_bgp.firewall import PROGRAMS, Firewall
-from calico_bgp.netlink import NETFILTER, MissedNotifications, Netlink
 from calico_bgp.ports import Desired, Standing
 from calico_bgp.prefix import Address
 from calico_bgp.proxies import own_addresses, proxies
@@ -29,6 +27,8 @@ from calico_bgp.routes_kernel import Routes
 from calico_bgp.surroundings import Surroundings
 from calico_bgp.sysctls import Sysctls
 from discod.backoff import Backoff
+from discod.kernel.commands import CommandFailed, Run, run
+from discod.kernel.netlink import NETFILTER, MissedNotifications, Netlink
 from discod.log import fields
 from discod.model.bgp_settings import BgpSettings
 

@@ -10,10 +10,10 @@ import errno
 from collections.abc import Iterable
 
 from calico_bgp import route_codec as codec
-from calico_bgp.netlink import F_CREATE, F_REPLACE, Netlink, Request, name_of
 from calico_bgp.prefix import FAMILIES, IPV4, Address, of_address
 from calico_bgp.route_codec import KernelHop, KernelRoute, ProxyNeighbour
 from calico_bgp.routes_kernel import Change, Routes
+from discod.kernel.netlink import F_CREATE, F_REPLACE, Netlink, Request, name_of
 
 LOOPBACK = 1
 """The index of ``lo`` in every namespace."""

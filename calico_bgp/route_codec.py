@@ -9,12 +9,12 @@ this 2 and 5, and it is the loop of sessions and DNS that would wait. `linux/rtn
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
 from calico_bgp.prefix import IPV4, IPV6, Address, Family, Prefix
+from discod.kernel.attributes import attribute, attributes
 
 GETLINK: Final = 18
 NEWROUTE: Final = 24
@@ -40,7 +40,6 @@ _FAMILY: Final = {2: IPV4, 10: IPV6}
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 1, 4, 5, 6, 9
 _RTA_TABLE, _RTA_VIA = 15, 18
 _RTM: Final = struct.Struct("=BBBBBBBBI")
-_RTA: Final = struct.Struct("=HH")
 _ROUTE: Final = {
     IPV4: struct.Struct("=BBBBBBBBI HH4s HHI HHI"),
     IPV6: struct.Struct("=BBBBBBBBI HH16s HHI HHI"),
@@ -96,31 +95,16 @@ class Link(NamedTuple):
     up: bool
 
 
-def _attribute(kind: int, data: bytes) -> bytes:
-    return _RTA.pack(len(data) + 4, kind) + data + b"\0" * (-len(data) & 3)
-
-
 def _u32(kind: int, value: int) -> bytes:
     return struct.pack("=HHI", 8, kind, value)
-
-
-def attributes(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
-    """Type (without its flags) and payload of each attribute of `data` from `start` on."""
-    size = len(data)
-    while start + 4 <= size:
-        length, kind = _RTA.unpack_from(data, start)
-        if length < 4 or start + length > size:
-            return
-        yield kind & 0x3FFF, data[start + 4 : start + length]
-        start += (length + 3) & ~3
 
 
 def _gateway(family: Family, gateway: Address) -> bytes:
     packed = gateway.packed
     if len(packed) == family.octets:
-        return _attribute(_RTA_GATEWAY, packed)
+        return attribute(_RTA_GATEWAY, packed)
     # An IPv4 route by an IPv6 neighbour (RFC 8950).
-    return _attribute(_RTA_VIA, struct.pack("=H", 10 if gateway.version == 6 else 2) + packed)
+    return attribute(_RTA_VIA, struct.pack("=H", 10 if gateway.version == 6 else 2) + packed)
 
 
 def pack_route(route: KernelRoute, *, delete: bool = False) -> bytes:
@@ -157,7 +141,7 @@ def _ways(family: Family, hops: tuple[KernelHop, ...]) -> tuple[int, bool, bytes
             onlink = _ONLINK if hop.onlink else 0
             # Weight 1: the field is the weight less one.
             paths.append(_RTNH.pack(8 + len(data), onlink, 0, hop.interface) + data)
-        return 0, False, _attribute(_RTA_MULTIPATH, b"".join(paths))
+        return 0, False, attribute(_RTA_MULTIPATH, b"".join(paths))
     [hop] = hops
     ways = b"" if hop.gateway is None else _gateway(family, hop.gateway)
     if hop.interface:
@@ -204,16 +188,16 @@ def read_route(data: bytes) -> KernelRoute | None:
     nlri, metric = bytes((bits,)), 0
     hops: list[KernelHop] = []
     single = False
-    for attribute, value in attributes(data, 12):
-        if attribute == _RTA_DST:
+    for named, value in attributes(data, 12):
+        if named == _RTA_DST:
             nlri += value[: (bits + 7) >> 3]
-        elif attribute == _RTA_PRIORITY:
+        elif named == _RTA_PRIORITY:
             metric = struct.unpack("=I", value)[0]
-        elif attribute == _RTA_TABLE:
+        elif named == _RTA_TABLE:
             table = struct.unpack("=I", value)[0]
-        elif attribute in (_RTA_GATEWAY, _RTA_OIF, _RTA_VIA):
+        elif named in (_RTA_GATEWAY, _RTA_OIF, _RTA_VIA):
             single = True
-        elif attribute == _RTA_MULTIPATH:
+        elif named == _RTA_MULTIPATH:
             at = 0
             while at + 8 <= len(value):
                 length, hop_flags, _, interface = _RTNH.unpack_from(value, at)
@@ -248,8 +232,8 @@ def pack_proxy(entry: ProxyNeighbour) -> bytes:
     af = 2 if entry.address.version == 4 else 10
     return (
         _NDM.pack(af, entry.interface, _NUD_PERMANENT, _NTF_PROXY, 0)
-        + _attribute(_NDA_DST, entry.address.packed)
-        + _attribute(_NDA_PROTOCOL, bytes((entry.protocol,)))
+        + attribute(_NDA_DST, entry.address.packed)
+        + attribute(_NDA_PROTOCOL, bytes((entry.protocol,)))
     )
 
 

@@ -14,12 +14,12 @@ from typing import NamedTuple, Protocol
 
 import trio
 
-from calico_bgp import netlink
 from calico_bgp import route_codec as codec
-from calico_bgp.netlink import MissedNotifications, Netlink, Request
 from calico_bgp.prefix import FAMILIES, IPV4, Prefix
 from calico_bgp.route_codec import KernelRoute
 from calico_bgp.surroundings import Connected, Surroundings
+from discod.kernel import netlink
+from discod.kernel.netlink import MissedNotifications, Netlink, Request
 
 GROUPS = (1, 5, 7, 9, 11)
 """RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""

@@ -54,7 +54,7 @@ from discod.store.follow import follow
 from discod.store.opening import open_store
 from discod.store_word import StoreWord
 from discod.suspects import Suspects
-from discod.view import Announcement, StoreReport
+from discod.view import Announcement, RescueView, StoreReport
 from resolver.forwarding.pool import OwnUpstreamError
 from resolver.server import Resolver
 from resolver.transfer.service import TransferService
@@ -148,6 +148,7 @@ class Daemon:
         self.keeper.listen(self.resolver.update)
         self.keeper.listen(self._transfers.update)
         self.keeper.listen(self._watch_for_twin)
+        self.rescue: RescueView | None = None
         self._gate = Gate()
         self._twin = ""
         self._dns_ready = False

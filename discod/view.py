@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import trio
 
 from discod.model.catalog import Catalog, Change
-from discod.model.endpoint import Address
+from discod.model.endpoint import Address, Endpoint
 from discod.model.report import PartReport, ProducerReport, SilentHost
 from discod.model.settings import ServiceSettings
 
@@ -64,6 +64,30 @@ class BgpView(Protocol):
         ...
 
 
+class RescueView(Protocol):
+    """Rescue and service addresses on this host, in rows that are ready for JSON."""
+
+    def status(self) -> Mapping[str, Any]:
+        """How it stands as a whole, and what it did for each service."""
+        ...
+
+    def entries(self) -> Sequence[Mapping[str, Any]]:
+        """All stale places, and where packets to them go."""
+        ...
+
+    def clients(self) -> Sequence[Mapping[str, Any]]:
+        """Who still uses stale places: those seen last come first."""
+        ...
+
+    def vips(self) -> Sequence[Mapping[str, Any]]:
+        """All service addresses, and where connections to them go."""
+        ...
+
+    def word(self, endpoint: Endpoint) -> str:
+        """What becomes of packets to an endpoint that is gone, in words; empty: nothing."""
+        ...
+
+
 class View(Protocol):
     """The daemon, seen from its API."""
 
@@ -90,6 +114,11 @@ class View(Protocol):
     @property
     def bgp(self) -> BgpView | None:
         """BGP on this host; None where ``[bgp]`` is not configured."""
+        ...
+
+    @property
+    def rescue(self) -> RescueView | None:
+        """Rescue on this host; None where neither it nor service addresses are configured."""
         ...
 
     def producers(self) -> tuple[ProducerReport, ...]:

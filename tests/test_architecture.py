@@ -21,14 +21,22 @@ import pytest
 from tests.conftest import forbid_skip
 
 ROOT = Path(__file__).resolve().parents[1]
-FEATURES = ("announcer", "resolver", "calico_bgp")
-OURS = ("discod", *FEATURES)
+PACKAGES = ("announcer", "resolver", "calico_bgp")
+FEATURES = (*PACKAGES, "discod.rescue")
+OURS = ("discod", *PACKAGES)
+JOINTS = {
+    "discod.routing": "calico_bgp",
+    "discod.rescuing": "discod.rescue",
+}
+"""Modules that join one feature to the daemon."""
 CLI = ("discod.cli", "discod.cli_*")
 
 FEATURE_MAY_IMPORT = (
     "discod.model",
     "discod.model.*",
     "discod.store.base",
+    "discod.kernel",
+    "discod.kernel.*",
     "discod.backoff",
     "discod.log",
     "discod.metrics",
@@ -146,16 +154,21 @@ def model_is_a_leaf(module: Module) -> Iterator[str]:
             yield f"{line}: the model imports {name}"
 
 
+def _feature(name: str) -> str:
+    """The feature that a module belongs to; empty: it is the daemon's."""
+    return next((f for f in FEATURES if _is(name, f, f"{f}.*")), "")
+
+
 def features_meet_in_the_daemon_only(module: Module) -> Iterator[str]:
-    feature = _package(module.name)
+    feature = _feature(module.name)
     for line, name in module.imports:
-        package = _package(name)
-        if feature in FEATURES:
-            if package in FEATURES and package != feature:
-                yield f"{line}: {feature} imports the feature {package}"
-            if package == "discod" and not _is(name, *FEATURE_MAY_IMPORT):
+        other = _feature(name)
+        if feature:
+            if other and other != feature:
+                yield f"{line}: {feature} imports the feature {other}"
+            if _package(name) == "discod" and not other and not _is(name, *FEATURE_MAY_IMPORT):
                 yield f"{line}: {feature} imports {name}"
-        elif package in FEATURES and module.name not in ("discod.daemon", "discod.routing"):
+        elif other and module.name != "discod.daemon" and JOINTS.get(module.name) != other:
             yield f"{line}: only discod.daemon imports features, not {module.name}"
 
 

@@ -78,6 +78,14 @@ class Endpoint:
     """None: what each resolver is set to."""
     anycast: tuple[Address, ...] = ()
     """Fixed addresses of its service that its host announces over BGP while it is up."""
+    rescue: bool = True
+    """Whether clients that still use its address when it is gone may be sent to a sibling."""
+    vip: tuple[Address, ...] = ()
+    """The service's own addresses, at most one of a family: what DNS answers in the endpoints'
+    stead, and each host spreads over them."""
+    affinity: bool = False
+    """Whether connections of one client address to the service's own address stay with one
+    endpoint."""
     revision: int = field(default=0, compare=False)
     """Of the store, when its record was last written; 0 when not from the store."""
 

@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Literal
 
 from discod.model.endpoint import DEFAULT_PRIORITY, DEFAULT_WEIGHT, Address, Prefer, Protocol
+from discod.model.rescue_settings import RescueSettings, VipSettings
 
 if TYPE_CHECKING:
     from discod.model.bgp_settings import BgpSettings
@@ -307,5 +308,7 @@ class Settings:
     http: HttpSettings = field(default_factory=HttpSettings)
     log: LogSettings = field(default_factory=LogSettings)
     services: tuple[ServiceSettings, ...] = ()
+    rescue: RescueSettings = field(default_factory=RescueSettings)
+    vip: VipSettings = field(default_factory=VipSettings)
     bgp: BgpSettings | None = None
     """None: there is no ``[bgp]``, and nothing of `calico_bgp` is imported."""

@@ -28,7 +28,7 @@ from discod.model.schema import (
     encode_withdrawal,
 )
 from discod.model.settings import ServiceSettings
-from discod.view import BgpView, StoreReport
+from discod.view import BgpView, RescueView, StoreReport
 
 KEYS = Keyspace()
 NOW = 1_795_000_000.0
@@ -159,6 +159,7 @@ class FakeView:
     change_delay: float = 0.0
     silent: dict[str, SilentHost] = field(default_factory=dict)
     bgp: BgpView | None = None
+    rescue: RescueView | None = None
 
     @property
     def catalog(self) -> Catalog:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from calico_bgp import docker_rules, nat_rules
-from calico_bgp.commands import CommandFailed
 from calico_bgp.firewall import Firewall
 from calico_bgp.host import HostSide
 from calico_bgp.ports import Delivery
 from calico_bgp.sysctls import Sysctls
+from discod.kernel.commands import CommandFailed
 from discod.model.bgp_settings import BgpSettings
 
 ROUTED = [ip_network("10.101.1.0/24"), ip_network("10.101.2.0/24")]

@@ -1,0 +1,1 @@
+"""What features that change the kernel share: netlink, and the programs of the system."""
