@@ -47,6 +47,8 @@ class Attachment:
     network_id: str
     ipv4: IPv4Address | None = None
     ipv6: IPv6Address | None = None
+    mac: bytes = b""
+    """Link-layer address, 6 octets; empty: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

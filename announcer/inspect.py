@@ -23,6 +23,7 @@ PID_MAX = 2**22
 """The kernel's own limit (proc(5)); more than a C int holds would be an error of another kind."""
 
 _ID = re.compile(r"[0-9a-f]{12,64}\Z")
+_MAC = re.compile(r"(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}\Z")
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,12}))?(?:[Zz]|([+-])(\d\d):(\d\d))\Z", re.ASCII
@@ -228,6 +229,11 @@ def _attachments(networks: Mapping[str, Any]) -> tuple[Attachment, ...]:
                 network_id=_text(parts, "NetworkID"),
                 ipv4=v4 if isinstance(v4, IPv4Address) and not v4.is_unspecified else None,
                 ipv6=v6 if isinstance(v6, IPv6Address) and not v6.is_unspecified else None,
+                mac=_mac(_text(parts, "MacAddress")),
             )
         )
     return tuple(found)
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", "")) if _MAC.match(text) else b""

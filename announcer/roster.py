@@ -20,7 +20,7 @@ from announcer.publish import Publisher
 from announcer.verdict import Verdict
 from discod.log import fields
 from discod.metrics import Metrics
-from discod.model.endpoint import Address, Endpoint, EndpointId, Fault, Reason, Refusal, Withdrawal
+from discod.model.endpoint import Endpoint, EndpointId, Fault, Reason, Refusal, Withdrawal
 from discod.model.report import EndpointReport, ProducerReport
 from discod.model.schema import Keyspace, encode_refusal
 from discod.model.settings import Check
@@ -50,8 +50,6 @@ class Unit:
     silent: str = ""
     run: str = ""
     """Names one run of the process: checks begin anew when it changes."""
-    addresses: tuple[Address, ...] = ()
-    """Of a container that runs, in its networks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from announcer.reading import read
 from announcer.roster import Roster, Unit
 from announcer.stream import EventStream
 from announcer.summary import Summary
-from announcer.tracked import LIVE, Run, Tracked, addresses_of, basis_of, find, run_of, unit_key
+from announcer.tracked import LIVE, Run, Tracked, basis_of, find, run_of, unit_key
 from announcer.verdict import judge
 from discod.backoff import Backoff
 from discod.log import fields
@@ -92,7 +92,7 @@ class Watcher:
         """The settings changed: read every container anew."""
         self._scope = scope
         for tracked in list(self._tracked.values()):
-            self._update(tracked.container, unoffered=Reason.UNOFFERED)
+            self._update(tracked.container)
 
     def find(self, text: str) -> str:
         """The id of the one container with this name or id prefix.
@@ -101,6 +101,10 @@ class Watcher:
             LookupError: there is none, or more than one.
         """
         return find((tracked.container for tracked in self._tracked.values()), text)
+
+    def living(self) -> list[Container]:
+        """The containers that have a main process."""
+        return [tracked.container for tracked in self._tracked.values() if tracked.living]
 
     # Tasks --------------------------------------------------------------------------------------
 
@@ -311,7 +315,7 @@ class Watcher:
         finally:
             self._looking.discard(id_)
 
-    def _update(self, container: Container, *, unoffered: Reason | None = None) -> bool:
+    def _update(self, container: Container) -> bool:
         """Take a container as inspected; True when a process was seen for the first time."""
         tracked = self._tracked.get(container.id)
         if tracked is None:
@@ -323,11 +327,11 @@ class Watcher:
                 fresh = self._open(container)
         else:
             self._pidfds.unwatch(container.id)
-        gone = unoffered or Reason.UNOFFERED
-        attached = frozenset(a.network for a in container.attachments)
-        if container.status in LIVE and tracked.attached - attached:
-            gone = Reason.DISCONNECTED
+        gone = Reason.UNOFFERED
         if container.status in LIVE:
+            attached = frozenset(a.network for a in container.attachments)
+            if tracked.attached - attached:
+                gone = Reason.DISCONNECTED
             tracked.attached = attached
         self._show(container, tracked, gone=gone)
         for other in list(self._tracked.values()):
@@ -336,13 +340,11 @@ class Watcher:
         return fresh
 
     def _open(self, container: Container) -> bool:
-        pid = container.pid
         if not self._pidfds.available:
             return False
+        dead = partial(self._dead, container.id, run_of(container))
         try:
-            self._pidfds.watch(
-                container.id, pid, partial(self._dead, container.id, run_of(container))
-            )
+            self._pidfds.watch(container.id, container.pid, dead)
         except ProcessLookupError:
             self._tracked[container.id].dead = run_of(container)
         return True
@@ -355,10 +357,8 @@ class Watcher:
         if container.status not in LIVE and tracked.timer is not None:
             tracked.timer.cancel()
             tracked.timer = None
-        borrowed = None
-        if container.network_mode.startswith("container:"):
-            lender = self._tracked.get(container.network_mode.partition(":")[2])
-            borrowed = lender.container if lender else None
+        lender = self._tracked.get(container.network_mode.removeprefix("container:"))
+        borrowed = lender.container if lender else None
         basis = (*basis_of(container), borrowed and basis_of(borrowed), self._scope)
         if basis != tracked.basis:  # an end changes none of it, and must not wait for it
             tracked.basis = basis
@@ -386,7 +386,6 @@ class Watcher:
             faults=reading.faults,
             silent="" if tracked.offers else reading.silent,
             run=f"{container.pid}/{container.started}" if container.pid else "",
-            addresses=addresses_of(container) if tracked.living else (),
         )
         self._roster.put(unit, gone=gone)
 

@@ -60,8 +60,9 @@ DOCUMENT: dict[str, Any] = {
                 "NetworkID": "net1",
                 "IPAddress": "10.101.1.2",
                 "GlobalIPv6Address": "2001:db8:1::2",
+                "MacAddress": "02:42:0a:65:01:02",
             },
-            "back": {"NetworkID": "net2", "IPAddress": "", "GlobalIPv6Address": ""},
+            "back": {"NetworkID": "net2", "IPAddress": "", "MacAddress": "02:42:0a:65:01"},
             "odd": None,
         },
     },
@@ -97,7 +98,11 @@ def test_a_whole_document() -> None:
             Attachment("back", "net2"),
             Attachment("odd", ""),
             Attachment(
-                "shop_default", "net1", IPv4Address("10.101.1.2"), IPv6Address("2001:db8:1::2")
+                "shop_default",
+                "net1",
+                IPv4Address("10.101.1.2"),
+                IPv6Address("2001:db8:1::2"),
+                bytes.fromhex("02420a650102"),
             ),
         ),
         exposed=((53, "udp"), (80, "tcp"), (443, "tcp")),
