@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,10 +32,11 @@ from announcer.static import judge, offers_of
 from announcer.tracked import unit_key
 from announcer.watcher import Watcher
 from discod.metrics import Metrics
-from discod.model.endpoint import Producer, Reason
+from discod.model.endpoint import Address, Producer, Reason
 from discod.model.report import PartReport, ProducerReport
 from discod.model.schema import Keyspace
 from discod.model.settings import ServiceSettings, StoreSettings
+from discod.model.vip import VipWish
 from discod.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,8 @@ class Announcer:
         self._rng = rng
         self._wall = wall
         self._since: dict[str, float] = {}
+        self._static: Sequence[ServiceSettings] = ()
+        self._commands: dict[str, ServiceSettings] = {}  # by unit key
         self.publisher = Publisher(
             store,
             Ledger(keys, scope.host),
@@ -115,6 +119,7 @@ class Announcer:
 
     def set_static(self, services: Sequence[ServiceSettings]) -> None:
         """Offer exactly these ``[[service]]`` tables."""
+        self._static = services
         wanted = {_static_key("static", service): service for service in services}
         for unit in [u for u in self.roster.units() if u.kind == "static"]:
             if unit.key not in wanted:
@@ -143,6 +148,7 @@ class Announcer:
             ValueError: policy forbids a name, or the same is announced already.
         """
         units: list[Unit] = []
+        asked: dict[str, ServiceSettings] = {}
         for service in services:
             fault = policy_fault(service.name, self._scope.announce)
             if fault is not None:
@@ -153,12 +159,16 @@ class Announcer:
                     f"{service.name} port {service.port}/{service.protocol} is announced already"
                 )
             units.append(self._static_unit("command", key, service))
+            asked[key] = service
         announced = Announced([unit.key for unit in units], self.roster, self.publisher)
+        self._commands.update(asked)
         for unit in units:
             self.roster.put(unit)
         try:
             yield announced
         finally:
+            for key in asked:
+                self._commands.pop(key, None)
             announced.leave()
 
     def _static_unit(self, kind: str, key: str, service: ServiceSettings) -> Unit:
@@ -169,6 +179,7 @@ class Announcer:
             addresses=self._scope.addresses,
             producer=producer,
             since=self._first_offered(key),
+            vips=self._scope.vips,
         )
         return Unit(
             key=key,
@@ -184,9 +195,38 @@ class Announcer:
     # What the daemon asks -----------------------------------------------------------------------
 
     def rescope(self, scope: Scope, services: Sequence[ServiceSettings]) -> None:
-        """Take new settings."""
+        """Take new settings; services' own addresses stay as they were learned."""
+        self._reread(replace(scope, vips=self._scope.vips), services)
+
+    def vip_wishes(self) -> Iterator[VipWish]:
+        """Which services' own addresses producers of this host ask for."""
+        for unit in self.roster.units():
+            for offer in unit.offers:
+                if offer.vip is not None:
+                    yield offer.vip
+
+    def learn_vips(self, vips: Mapping[str, tuple[Address, ...]], *, ours: bool) -> None:
+        """Take the addresses that services have of their own.
+
+        Args:
+            vips: Of all services.
+            ours: Whether any is of a service that is asked for here: only then is everything read
+                anew, else what is read from now on knows them.
+        """
+        scope = replace(self._scope, vips=vips)
+        if ours:
+            self._reread(scope, self._static)
+            return
+        self._scope = scope
+        if self.watcher is not None:
+            self.watcher.scope = scope
+
+    def _reread(self, scope: Scope, services: Sequence[ServiceSettings]) -> None:
         self._scope = scope
         self.set_static(services)
+        for key, service in self._commands.items():
+            if self.roster.unit(key) is not None:  # else it is withdrawn, and about to leave
+                self.roster.put(self._static_unit("command", key, service))
         self._set_aliases()
         if self.watcher is not None:
             self.watcher.rescope(scope)

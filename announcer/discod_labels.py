@@ -27,6 +27,9 @@ _PORT_KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "alpn": ("alpn", values.alpn),
     "prefer": ("prefer", values.prefer),
     "anycast": ("anycast", values.anycast),
+    "rescue": ("rescue", values.boolean),
+    "vip": ("vip", values.vip),
+    "affinity": ("affinity", values.affinity),
     "address": ("address", values.address_mode),
     "ignore": ("ignore", values.boolean),
     "check": ("check", values.check),
@@ -44,7 +47,6 @@ _CONTAINER_KEYS: Mapping[str, Callable[[str], Any]] = {
     "port": values.ports,
     "network": values.text_line,
 }
-_LATER = ("rescue", "vip")
 _PORT = re.compile(r"[0-9][^.]*\Z")
 _ATTRIBUTE = "attr."
 
@@ -139,8 +141,6 @@ def _add(
 
 
 def _unknown(key: str, *, scoped: bool, advise: bool) -> str:
-    if key.partition(".")[0] in _LATER:
-        return "not supported by this version"
     if scoped and key in _CONTAINER_KEYS:
         return f"this key is of the whole container: {PREFIX}{key}"
     known = [*_PORT_KEYS, "attr.<key>", *(() if scoped else _CONTAINER_KEYS)]

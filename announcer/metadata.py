@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from discod.model.endpoint import Address, Fault, Prefer, Protocol
 from discod.model.settings import AddressMode, CheckKind
+from discod.model.vip import VipWord
 
 T = TypeVar("T")
 
@@ -70,6 +71,9 @@ class Terms:
     alpn: Said[tuple[str, ...]] | None = None
     prefer: Said[Prefer] | None = None
     anycast: Said[tuple[Address, ...]] | None = None
+    rescue: Said[bool] | None = None
+    vip: Said[VipWord] | None = None
+    affinity: Said[bool] | None = None
     address: Said[AddressMode] | None = None
     ignore: Said[bool] | None = None
     check: Said[CheckWord] | None = None

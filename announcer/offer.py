@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from discod.model.endpoint import Address, Endpoint, Fault
 from discod.model.settings import AnnounceSettings, Check, CheckSettings, Network
+from discod.model.vip import VipWish
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,8 @@ class Offer:
     endpoint: Endpoint
     check: Check | None = None
     """Own check, with every default filled in; None: the container's state alone decides."""
+    vip: VipWish | None = None
+    """The service's own addresses that it asks for; None: it asks for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +46,5 @@ class Scope:
     checks: CheckSettings
     anycast_allow: tuple[Network, ...] | None = None
     """Where the label ``discod.anycast`` may point; None: there is no BGP, and it does nothing."""
+    vips: Mapping[str, tuple[Address, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Service -> its own addresses, as far as they are allocated."""

@@ -22,14 +22,15 @@ class ContainerView:
     def __init__(self, announcer: Announcer) -> None:
         self._announcer = announcer
 
-    @property
-    def units_changed(self) -> Callable[[], None]:
-        """Called when any producer may have changed."""
-        return self._announcer.roster.units_changed
+    def listen(self, call: Callable[[], None]) -> None:
+        """Call `call` whenever any producer may have changed, in the same call chain."""
+        before = self._announcer.roster.units_changed
 
-    @units_changed.setter
-    def units_changed(self, call: Callable[[], None]) -> None:
-        self._announcer.roster.units_changed = call
+        def both() -> None:
+            before()
+            call()
+
+        self._announcer.roster.units_changed = both
 
     def listed(self) -> bool:
         """Whether all containers are known; true as well where Docker is not watched."""

@@ -22,6 +22,7 @@ from announcer.registrator import RegistratorWords
 from announcer.values import PORTS_MAX
 from discod.model.endpoint import DEFAULT_PRIORITY, DEFAULT_WEIGHT, Address, Endpoint, Producer
 from discod.model.names import instance_label, service_fault
+from discod.model.vip import VipWish, granted
 
 SHARED = "container:"
 """Network mode of a container that lives in another one's network."""
@@ -260,6 +261,9 @@ class _Reader:
         tags = terms.tags.value if terms.tags else ()
         if terms.id is not None:
             tags = tuple(dict.fromkeys((*tags, terms.id.value)))
+        wish = None
+        if terms.vip is not None and terms.vip.value:
+            wish = VipWish(one.service, terms.vip.value, terms.vip.label, terms.vip.raw)
         endpoint = Endpoint(
             service=one.service,
             instance=self._instance(one, place.address.version),
@@ -281,5 +285,8 @@ class _Reader:
             alpn=terms.alpn.value if terms.alpn else (),
             prefer=terms.prefer.value if terms.prefer else None,
             anycast=terms.anycast.value if terms.anycast else (),
+            rescue=terms.rescue.value if terms.rescue else True,
+            vip=granted(wish, self.scope.vips),
+            affinity=terms.affinity.value if terms.affinity else False,
         )
-        return Offer(endpoint, check_of(terms, self.scope.checks))
+        return Offer(endpoint, check_of(terms, self.scope.checks), wish)

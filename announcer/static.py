@@ -5,12 +5,16 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from announcer.health import CheckState
 from announcer.offer import Offer
 from announcer.verdict import Verdict
 from discod.model.endpoint import Address, Endpoint, Producer, Reason
 from discod.model.names import instance_label
 from discod.model.settings import ServiceSettings
+from discod.model.vip import VipWish, granted, show_vip
 
 
 def offers_of(
@@ -20,6 +24,7 @@ def offers_of(
     addresses: tuple[Address, ...],
     producer: Producer,
     since: float,
+    vips: Mapping[str, tuple[Address, ...]] = MappingProxyType({}),
 ) -> tuple[Offer, ...]:
     """One offer for each address; the IPv6 ones name an IPv4 one as their target, if there is one.
 
@@ -29,7 +34,11 @@ def offers_of(
         addresses: This host's, where the service names none.
         producer: Who offers it.
         since: Unix seconds.
+        vips: Service -> its own addresses, as far as they are allocated.
     """
+    wish = None
+    if service.vip:
+        wish = VipWish(service.name, service.vip, "vip", show_vip(service.vip))
     offers: list[Offer] = []
     counted = {4: 0, 6: 0}
     target = ""
@@ -61,8 +70,12 @@ def offers_of(
                     ttl=service.ttl,
                     alpn=service.alpn,
                     prefer=service.prefer,
+                    rescue=service.rescue,
+                    vip=granted(wish, vips),
+                    affinity=service.affinity,
                 ),
                 service.check,
+                wish,
             )
         )
     return tuple(offers)

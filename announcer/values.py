@@ -16,6 +16,7 @@ from discod.model.endpoint import Address, Prefer
 from discod.model.fields import ALPN_RULE, is_address, is_alpn
 from discod.model.names import LABEL_RULE, is_label, is_port_name, service_fault
 from discod.model.settings import AddressMode
+from discod.model.vip import AUTO, VIP_RULE, VipWord, as_vip
 
 PORTS_MAX = 64
 """Ports one container may offer: instances stay readable, and one transaction holds them."""
@@ -90,6 +91,24 @@ def anycast(text: str) -> tuple[Address, ...]:
             f" at most {ANYCAST_MAX}"
         )
     return tuple(sorted(found, key=lambda a: (a.version, a.packed)))
+
+
+def vip(text: str) -> VipWord:
+    """Whether the service has addresses of its own, and which."""
+    if text in (AUTO, "none"):
+        return AUTO if text == AUTO else ()
+    items = [item.strip() for item in text.split(",")]
+    found = as_vip([ip_address(item) for item in items if is_address(item)])
+    if len(found) != len(items):
+        raise ValueError(f"expected {VIP_RULE}, between commas")
+    return found
+
+
+def affinity(text: str) -> bool:
+    """Whether all connections of one client to the service's own address stay together."""
+    if text not in ("none", "client"):
+        raise ValueError("expected none or client")
+    return text == "client"
 
 
 def port_number(text: str) -> int:

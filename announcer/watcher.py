@@ -66,7 +66,7 @@ class Watcher:
         self._engine = engine
         self._pidfds = pidfds
         self._roster = roster
-        self._scope = scope
+        self.scope = scope  # whoever changes it alone means what is read from then on
         self._metrics = metrics
         self._rng = rng
         self._on_listed = on_listed
@@ -90,7 +90,7 @@ class Watcher:
 
     def rescope(self, scope: Scope) -> None:
         """The settings changed: read every container anew."""
-        self._scope = scope
+        self.scope = scope
         for tracked in list(self._tracked.values()):
             self._update(tracked.container)
 
@@ -180,7 +180,7 @@ class Watcher:
 
     async def _compare_periodically(self) -> None:
         while True:
-            await trio.sleep(self._scope.announce.resync * self._rng.uniform(0.9, 1.1))
+            await trio.sleep(self.scope.announce.resync * self._rng.uniform(0.9, 1.1))
             await self._compare()
 
     async def _compare(self) -> None:
@@ -249,7 +249,7 @@ class Watcher:
             tracked.timer.cancel()
         tracked.timer = trio.CancelScope()
         self._timers.start_soon(self._stop_timer, tracked, tracked.timer)
-        if not self._scope.announce.drain:
+        if not self.scope.announce.drain:
             self._mark_stopping(tracked)
 
     def _mark_stopping(self, tracked: Tracked) -> None:
@@ -257,7 +257,7 @@ class Watcher:
         self._show(tracked.container, tracked)
 
     async def _stop_timer(self, tracked: Tracked, scope: trio.CancelScope) -> None:
-        announce, run = self._scope.announce, tracked.container.started
+        announce, run = self.scope.announce, tracked.container.started
         with scope:
             if announce.drain:
                 await trio.sleep(announce.drain)
@@ -359,10 +359,10 @@ class Watcher:
             tracked.timer = None
         lender = self._tracked.get(container.network_mode.removeprefix("container:"))
         borrowed = lender.container if lender else None
-        basis = (*basis_of(container), borrowed and basis_of(borrowed), self._scope)
+        basis = (*basis_of(container), borrowed and basis_of(borrowed), self.scope)
         if basis != tracked.basis:  # an end changes none of it, and must not wait for it
             tracked.basis = basis
-            tracked.reading = read(container, self._scope, borrowed=borrowed)
+            tracked.reading = read(container, self.scope, borrowed=borrowed)
         reading = tracked.reading
         if container.status in LIVE or reading.faults or not tracked.offers:
             tracked.offers = reading.offers

@@ -42,6 +42,10 @@ PROGRAMS = {
     "frr": ("/usr/lib/frr/bgpd", "--version"),
     "gobgp": ("gobgpd", "--version"),
     "exabgp": ("exabgp", "--version"),
+    "nft": ("nft", "--version"),
+    "nginx": ("nginx", "-v"),
+    "haproxy": ("haproxy", "-v"),
+    "wrk": ("wrk", "-v"),
 }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from calico_bgp.counting import Counting
 from calico_bgp.desired import Phase, Wish, host_bgp, mesh, overlaps, routed_networks
 from calico_bgp.parts import Build, Parts
 from calico_bgp.ports import Desired, MeshHost, PeerStatus, RouteStatus
-from calico_bgp.prefix import Address, Network, of_address
+from calico_bgp.prefix import Address, Network, Prefix, of_address
 from discod.backoff import Backoff
 from discod.log import fields
 from discod.metrics import Metrics
@@ -62,6 +63,7 @@ class BgpService:
         self._host = host
         self._metrics = metrics
         self._running = running
+        self._taken: frozenset[Prefix] = frozenset()
         self._rng = rng
         self.error = ""
         """The last fault of ours; empty: none."""
@@ -105,6 +107,14 @@ class BgpService:
         """Look again at which containers run; for ``announce = "running"`` only."""
         if self._catalog is not None and self.settings.announce == "running":
             self._guarded(self._tell)
+
+    def take_over(self, addresses: Iterable[Address]) -> None:
+        """Announce these addresses of others' containers beside what this host has."""
+        taken = frozenset(map(of_address, addresses))
+        if taken != self._taken:
+            self._taken = taken
+            if self._catalog is not None:
+                self._guarded(self._tell)
 
     def moved(self, host: Host) -> None:
         """Take other addresses of this host."""
@@ -303,6 +313,8 @@ class BgpService:
 
     def _tell(self) -> None:
         desired = self._wish.desired(self._routed, self.phase, self._running())
+        if self.phase is Phase.SERVING and self._taken:
+            desired = replace(desired, announced=desired.announced | self._taken)
         if desired == self.desired and not self._untold:
             return
         self.desired, self._untold = desired, True

@@ -12,26 +12,29 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any
 
 import click
 
-from discod import __version__, tables, tables_bgp
+from discod import __version__, cli_rescue, tables, tables_bgp
+from discod.cli_common import (
+    NO,
+    asks,
+    config_option,
+    fail,
+    json_option,
+    page,
+    segment,
+    settings_of,
+    show,
+)
 from discod.client import ApiError, Client, Unreachable, default_targets
-from discod.tables import Page
 
-if TYPE_CHECKING:
-    from discod.model.settings import Settings
-
-NO, UNREACHABLE = 1, 3
 WATCH_RETRY_MAX = 5.0
 """Seconds between two tries of ``discod watch`` to reach a daemon that went away."""
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,61 +42,17 @@ def main() -> None:
     """Service discovery for Docker hosts: what runs is in DNS, what ended is not."""
 
 
-def _api(command: F) -> F:
-    """Give a command ``--api`` and, in the place of its value, the client for it."""
-
-    @click.option(
-        "--api",
-        envvar="DISCOD_API",
-        metavar="URL",
-        help="http://HOST:PORT or unix:/PATH of the daemon (also DISCOD_API); "
-        "default: this machine's control socket, then http://127.0.0.1:9353.",
-    )
-    @wraps(command)
-    def wrapped(*args: Any, api: str | None, **kwargs: Any) -> Any:
-        try:
-            client = Client((api,) if api else default_targets(os.geteuid(), os.environ))
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint="--api") from None
-        try:
-            return command(client, *args, **kwargs)
-        except Unreachable as error:
-            _fail(str(error), UNREACHABLE)
-        except ApiError as error:
-            _fail(str(error), NO)
-
-    return wrapped  # type: ignore[return-value]  # click takes what it gets
-
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print the API's own document.")
-
-
-_config = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help="Configuration file; default: /etc/discod/discod.toml if there is one.",
-)
-
-
-def _settings(config: Path | None) -> tuple[Settings, Path | None]:
-    """What the file says, and where it is; the defaults without one."""
-    from discod.config import DEFAULT_PATH, ConfigError, load_config
-    from discod.model.settings import Settings
-
-    path = config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
-    try:
-        return (load_config(path) if path else Settings()), path
-    except ConfigError as error:
-        _fail(str(error), NO)
+main.add_command(cli_rescue.rescue)
+main.add_command(cli_rescue.vip)
 
 
 @main.command()
-@_config
+@config_option
 def run(config: Path | None) -> None:
     """Run the daemon."""
     from discod.daemon import run_daemon
 
-    settings, path = _settings(config)
+    settings, path = settings_of(config)
     sys.exit(run_daemon(settings, path, os.environ))
 
 
@@ -117,42 +76,42 @@ def check_config(file: Path) -> None:
 
 @main.command()
 @click.argument("name", required=False)
-@_json
-@_api
+@json_option
+@asks
 def services(client: Client, name: str | None, as_json: bool) -> None:
     """List the services, or the endpoints of the one called NAME."""
     if name is None:
-        _show(client.get("/v1/services"), as_json, tables.services)
+        show(client.get("/v1/services"), as_json, tables.services)
     else:
-        _show(client.get(f"/v1/services/{_segment(name)}"), as_json, tables.service)
+        show(client.get(f"/v1/services/{segment(name)}"), as_json, tables.service)
 
 
 @main.command()
-@_json
-@_api
+@json_option
+@asks
 def hosts(client: Client, as_json: bool) -> None:
     """List the hosts that run discod."""
-    _show(client.get("/v1/hosts"), as_json, tables.hosts)
+    show(client.get("/v1/hosts"), as_json, tables.hosts)
 
 
 @main.command()
 @click.argument("query")
-@_json
-@_api
+@json_option
+@asks
 def explain(client: Client, query: str, as_json: bool) -> None:
     """Say why QUERY (a name, a container or an address) is in DNS, or is not.
 
     Exit status 0 when it is, 1 when it is not.
     """
     document = client.get("/v1/explain", {"q": query})
-    _show(document, as_json, tables.explanation)
+    show(document, as_json, tables.explanation)
     if not document["in_dns"]:
         sys.exit(NO)
 
 
 @main.command()
-@_json
-@_api
+@json_option
+@asks
 def ready(client: Client, as_json: bool) -> None:
     """Say whether the daemon is ready; exit status 0 or 1."""
     try:
@@ -161,14 +120,14 @@ def ready(client: Client, as_json: bool) -> None:
         if not isinstance(error.document, dict) or "ready" not in error.document:
             raise
         document = error.document
-    _show(document, as_json, lambda _, shown: tables.readiness(shown))
+    show(document, as_json, lambda _, shown: tables.readiness(shown))
     if not document["ready"]:
         sys.exit(NO)
 
 
 @main.command()
-@_json
-@_api
+@json_option
+@asks
 def watch(client: Client, as_json: bool) -> None:
     """Print every change as it happens, until interrupted."""
     delay, first = 0.25, True
@@ -196,13 +155,13 @@ def watch(client: Client, as_json: bool) -> None:
 
 
 def _print_event(data: str, as_json: bool) -> None:
-    click.echo(data if as_json else tables.event(_page(), json.loads(data)))
+    click.echo(data if as_json else tables.event(page(), json.loads(data)))
     sys.stdout.flush()
 
 
 @main.command()
 @click.argument("container", required=False)
-@_api
+@asks
 def drain(client: Client, container: str | None) -> None:
     """Take this host's endpoints, or those of one CONTAINER, out of DNS until `undrain`."""
     click.echo(tables.tame(client.post("/v1/drain", {"container": container})["done"]))
@@ -210,7 +169,7 @@ def drain(client: Client, container: str | None) -> None:
 
 @main.command()
 @click.argument("container", required=False)
-@_api
+@asks
 def undrain(client: Client, container: str | None) -> None:
     """Take `drain` back."""
     click.echo(tables.tame(client.post("/v1/undrain", {"container": container})["done"]))
@@ -222,31 +181,31 @@ def bgp() -> None:
 
 
 @bgp.command("status")
-@_json
-@_api
+@json_option
+@asks
 def bgp_status(client: Client, as_json: bool) -> None:
     """Say what is announced and how the host stands as a router."""
-    _show(client.get("/v1/bgp/status"), as_json, tables_bgp.status)
+    show(client.get("/v1/bgp/status"), as_json, tables_bgp.status)
 
 
 @bgp.command("peers")
-@_json
-@_api
+@json_option
+@asks
 def bgp_peers(client: Client, as_json: bool) -> None:
     """List the peers."""
-    _show(client.get("/v1/bgp/peers"), as_json, tables_bgp.peers)
+    show(client.get("/v1/bgp/peers"), as_json, tables_bgp.peers)
 
 
 @bgp.command("routes")
-@_json
-@_api
+@json_option
+@asks
 def bgp_routes(client: Client, as_json: bool) -> None:
     """List the routes that were learned and are used."""
-    _show(client.get("/v1/bgp/routes"), as_json, tables_bgp.routes)
+    show(client.get("/v1/bgp/routes"), as_json, tables_bgp.routes)
 
 
 @bgp.command("cleanup")
-@_config
+@config_option
 def bgp_cleanup(config: Path | None) -> None:
     """Take away all that BGP has left on this host: routes, firewall exceptions, settings.
 
@@ -258,17 +217,17 @@ def bgp_cleanup(config: Path | None) -> None:
     from discod.place import PlaceError, only_one
     from discod.routing import cleanup
 
-    settings, _ = _settings(config)
+    settings, _ = settings_of(config)
     uid = os.geteuid()
     try:
         with only_one(runtime_dir(settings.host, uid, os.environ)):
             state = state_dir(settings.host, uid, os.environ)
             done, failed = trio.run(cleanup, settings.bgp, state)
     except (PlaceError, OSError) as error:
-        _fail(str(error), NO)
+        fail(str(error), NO)
     click.echo("\n".join(map(tables.tame, done)))
     if failed:
-        _fail("not taken away: " + "; ".join(map(tables.tame, failed)), NO)
+        fail("not taken away: " + "; ".join(map(tables.tame, failed)), NO)
 
 
 @main.command()
@@ -288,6 +247,9 @@ def version() -> None:
 @click.option("--ttl", type=int, help="Seconds that answers may be cached; default 0.")
 @click.option("--alpn", multiple=True, help="As h2; may be given several times.")
 @click.option("--prefer", type=click.Choice(["none", "local", "zone"]))
+@click.option("--rescue/--no-rescue", default=None, help="Of clients that stay when it is gone.")
+@click.option("--vip", multiple=True, help="auto, or an address of the service's own.")
+@click.option("--affinity", type=click.Choice(["none", "client"]))
 @click.option("--address", "addresses", multiple=True, help="Default: the host's own.")
 @click.option("--check", help="tcp, tcp:PORT, http:/PATH or http:PORT/PATH; default: none.")
 @click.option(
@@ -318,13 +280,15 @@ def announce(
     for key in ("tags", "address", "alpn"):
         if key in service:
             service[key] = list(service[key])
+    if "vip" in service:  # one may be a word
+        service["vip"] = vip[0] if len(vip := service["vip"]) == 1 else list(vip)
     if check is not None:
         service["check"] = check_from_text(check)
     document = {"services": [service]}
     try:
         parse_announce(document)
     except AnnounceError as error:
-        _fail("\n".join(str(fault).removeprefix("services[0].") for fault in error.faults), 2)
+        fail("\n".join(str(fault).removeprefix("services[0].") for fault in error.faults), 2)
     targets = (api,) if api else default_targets(os.geteuid(), os.environ)
     sockets = [t.removeprefix("unix:") for t in targets if t.startswith("unix:/")]
     if not sockets:
@@ -336,34 +300,3 @@ def announce(
 def _say(name: str, text: str) -> None:
     with suppress(OSError):  # whoever read our standard error left; the command goes on
         click.echo(f"discod: {name}: {tables.tame(text)}", err=True)
-
-
-def _segment(name: str) -> str:
-    """One segment of a path; a name with a slash in it is none."""
-    from urllib.parse import quote
-
-    return quote(name.lower().removesuffix("."), safe="")
-
-
-def _show(document: Any, as_json: bool, table: Callable[[Page, Any], str]) -> None:
-    if as_json:
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-    else:
-        click.echo(table(_page(), document))
-
-
-def _page() -> Page:
-    """What standard output is shown on (https://no-color.org)."""
-    if not sys.stdout.isatty():
-        return Page(time.time())
-    try:
-        width = os.get_terminal_size(sys.stdout.fileno()).columns
-    except OSError:
-        width = 0
-    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    return Page(time.time(), width or 80, not plain)
-
-
-def _fail(text: str, status: int) -> NoReturn:
-    click.echo("\n".join(f"discod: {tables.tame(line)}" for line in text.splitlines()), err=True)
-    sys.exit(status)

@@ -17,6 +17,7 @@ from discod.model.settings import ServiceSettings, Settings
 SHORTER = (
     ("store", "timeout", "lease_ttl", "or the lease can end during one call"),
     ("checks", "timeout", "interval", "or a hung check stretches the interval"),
+    ("rescue", "hold", "max_hold", "which ends it in any case"),
 )
 """Section, a time, the time of that section that bounds it, and why."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from discod.config_names import ALIASES, ALPN, ROUTES
+from discod.config_rescue import AFFINITY, POOL, VIP_WORD
 from discod.config_service import ATTRIBUTES, CHECK, FALL, INTERVAL, RISE, TIMEOUT
 from discod.config_values import (
     ADDRESS,
@@ -32,6 +33,7 @@ from discod.config_values import (
     url,
 )
 from discod.model.names import LABEL_RULE, is_domain, is_label, is_port_name, service_fault
+from discod.model.rescue_settings import RescueSettings, VipSettings
 from discod.model.settings import (
     AnnounceSettings,
     BrakeSettings,
@@ -309,6 +311,21 @@ HTTP = Section(
     (Field("listen", list_of(LISTEN)), Field("socket", BOOLEAN)),
 )
 
+RESCUE = Section(
+    "rescue",
+    RescueSettings,
+    (
+        Field("enabled", BOOLEAN),
+        Field("hold", duration(1, 86_400)),
+        Field("max_hold", duration(1, 604_800)),
+        Field("max_entries", integer(1, 65_536)),
+        Field("refuse", BOOLEAN),
+        Field("takeover", BOOLEAN),
+    ),
+)
+
+VIP = Section("vip", VipSettings, (Field("pool", POOL),))
+
 LOG = Section(
     "log",
     LogSettings,
@@ -316,7 +333,21 @@ LOG = Section(
 )
 
 SECTIONS = {
-    s.name: s for s in (HOST, STORE, ANNOUNCE, CHECKS, BRAKE, LIVENESS, DNS, TRANSFER, HTTP, LOG)
+    s.name: s
+    for s in (
+        HOST,
+        STORE,
+        ANNOUNCE,
+        CHECKS,
+        BRAKE,
+        LIVENESS,
+        DNS,
+        TRANSFER,
+        RESCUE,
+        VIP,
+        HTTP,
+        LOG,
+    )
 }
 
 SERVICE_FIELDS = (
@@ -333,8 +364,8 @@ SERVICE_FIELDS = (
     Field("ttl", integer(0, 604_800)),
     Field("alpn", list_of(ALPN)),
     Field("prefer", choice("none", "local", "zone")),
+    Field("rescue", BOOLEAN),
+    Field("vip", VIP_WORD),
+    Field("affinity", AFFINITY),
     Field("check", CHECK),
 )
-
-LATER_TABLES = frozenset({"rescue"})
-"""Tables that are planned; this version has nothing that they could configure."""

@@ -16,8 +16,9 @@ from typing import Any
 from discod.config_bgp import BGP, PEER, PEERS, PEERS_RULE
 from discod.config_cross import SHORTER, contradictions
 from discod.config_cross_bgp import bgp_contradictions
+from discod.config_cross_rescue import rescue_contradictions
 from discod.config_fault import ConfigError, ConfigFault, Path, show_key, show_value
-from discod.config_fields import LATER_TABLES, SECTIONS, SERVICE_FIELDS, Field
+from discod.config_fields import SECTIONS, SERVICE_FIELDS, Field
 from discod.config_finding import Finding
 from discod.config_lines import find_lines, line_of
 from discod.config_service import PartialCheck
@@ -94,6 +95,7 @@ class _Reader:
             self._unknown_top(name, document[name])
         settings = Settings(**sections, services=tuple(services.values()))
         self._cross(contradictions(settings, services))
+        self._cross(rescue_contradictions(settings, services, bgp))
         if bgp is not None:
             self._cross(bgp_contradictions(settings, bgp, peers))
             settings = replace(settings, bgp=replace(bgp, peers=tuple(peers.values())))
@@ -149,9 +151,7 @@ class _Reader:
         self._fault((*path, key), value, f"unknown key{hint}")
 
     def _unknown_top(self, name: str, value: object) -> None:
-        if name in LATER_TABLES:
-            self._fault((name,), value, "unknown table: not in this version of discod")
-        elif isinstance(value, dict | list):
+        if isinstance(value, dict | list):
             hint = nearest(name, [*SECTIONS, "service", "bgp"])
             self._fault((name,), value, f"unknown table{hint}")
         else:

@@ -48,13 +48,15 @@ from discod.paths import SOCKET_NAME, runtime_dir, state_dir
 from discod.place import Memory, PlaceError, keep, make_directory, only_host, only_one, remember
 from discod.readiness import Gate
 from discod.reload import needs_restart
+from discod.rescuing import Rescuing
 from discod.routing import BgpView, Routing
 from discod.store.base import Store, StoreRejected
 from discod.store.follow import follow
 from discod.store.opening import open_store
 from discod.store_word import StoreWord
 from discod.suspects import Suspects
-from discod.view import Announcement, RescueView, StoreReport
+from discod.twin import TwinWatch
+from discod.view import Announcement, StoreReport
 from resolver.forwarding.pool import OwnUpstreamError
 from resolver.server import Resolver
 from resolver.transfer.service import TransferService
@@ -128,9 +130,13 @@ class Daemon:
             wall=time.time,
         )
         self.keeper.held = self.announcer.publisher.shield.held
-        routed = (self.keeper, ContainerView(self.announcer), self.metrics, state, rng)
+        view = ContainerView(self.announcer)
+        routed = (self.keeper, view, self.metrics, state, rng)
         record = self._host_record(bgp=False)
         self._routing = Routing(settings.bgp, record, *routed, self._announce_host)
+        # Before the resolver hears of a change: what is used again is not redirected any more.
+        self._rescuing = Rescuing(settings, record, self.keeper, view, self.metrics, rng)
+        self.rescue = self._rescuing.view
         self._transfer_zone = Zone(settings.dns, self._host_record())
         self._transfers = TransferService(
             settings.transfer,
@@ -147,10 +153,9 @@ class Daemon:
         self._transfers.settled = self._answers_settled
         self.keeper.listen(self.resolver.update)
         self.keeper.listen(self._transfers.update)
-        self.keeper.listen(self._watch_for_twin)
-        self.rescue: RescueView | None = None
+        self._twin = TwinWatch(self.host, self._memory.machine)
+        self.keeper.listen(self._twin.update)
         self._gate = Gate()
-        self._twin = ""
         self._dns_ready = False
         self._bound: list[str] = []
         self.metrics.catalog_age.set_function(lambda: self.store.age)
@@ -181,6 +186,7 @@ class Daemon:
             answering.start_soon(self._transfers.run)
             answering.start_soon(self._suspects.run)
             answering.start_soon(self._routing.run)
+            answering.start_soon(self._rescuing.run)
             if self._hints is not None:
                 answering.start_soon(self._hints.run)
             if self._liveness is not None:
@@ -305,6 +311,7 @@ class Daemon:
         self.announcer.rescope(self._scope(settings), settings.services)
         self.keeper.configure(settings.brake)
         self._routing.reconfigure(settings.bgp)
+        self._rescuing.reconfigure(settings, self._host_record())
         self.resolver.reload(settings.dns)
         self._transfer_zone.configure(settings.dns)
         self._transfers.configure(settings.transfer, zone_changed=zone_changed)
@@ -335,21 +342,9 @@ class Daemon:
         """Offer what this host offers at its new addresses."""
         self._addresses = addresses
         self._routing.moved(self._host_record(bgp=False))
+        self._rescuing.reconfigure(self.settings, self._host_record())
         self.announcer.rescope(self._scope(self.settings), self.settings.services)
         self._announce_host()
-
-    def _watch_for_twin(self, catalog: Catalog, change: Change) -> None:
-        """Two hosts with one name would take each other's records away: say so."""
-        if not change.hosts:
-            return
-        record = catalog.hosts.get(self.host)
-        twin = record.machine if record and record.machine != self._memory.machine else ""
-        if twin and twin != self._twin:
-            log.error(
-                "another installation uses this host's name; give one a host.name of its own",
-                extra=fields(host=self.host, other=twin),
-            )
-        self._twin = twin
 
     def _drain_marks(self) -> None:
         memory = self._memory
@@ -391,9 +386,7 @@ class Daemon:
         store = self.store
         ready = self.keeper.ready.is_set()
         said = store.error or (f"revision {self.catalog.revision}" if ready else "no snapshot yet")
-        error = self.announcer.publisher.error
-        if self._twin:
-            error = f"another installation (machine {self._twin}) uses the host name {self.host}"
+        error = self._twin.error or self.announcer.publisher.error
         now = time.time()
         return (
             PartReport("store", ready and store.connected, said, now - store.age),

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from types import MappingProxyType
 
+from discod.explain_rescue import rescued
 from discod.findings import IN_DNS, Finding, State, gather
 from discod.model.catalog import Catalog
 from discod.model.report import PartReport, ProducerReport, SilentHost
 from discod.query import Query, parse
-from discod.view import BgpView, StoreReport
+from discod.view import BgpView, RescueView, StoreReport
 
 __all__ = ["Explanation", "Finding", "State", "explain"]
 
@@ -55,6 +56,7 @@ def explain(
     resolve: Callable[[str], Sequence[str]] | None = None,
     silent: Mapping[str, SilentHost] = MappingProxyType({}),
     bgp: BgpView | None = None,
+    rescue: RescueView | None = None,
 ) -> Explanation:
     """Answer `text`.
 
@@ -69,9 +71,13 @@ def explain(
         resolve: What this host's resolver answers for a name, one line a record.
         silent: Hosts that are taken as lost for not answering.
         bgp: Routes of this host; None without BGP.
+        rescue: Rescue and service addresses of this host; None where they are not configured.
     """
     query = parse(text, catalog.domain)
     findings = gather(query, catalog=catalog, producers=producers, store=store, host=host)
+    said = rescued(query, findings, catalog, rescue)
+    if said.findings:
+        findings = sorted([*findings, *said.findings], key=lambda f: f.state not in IN_DNS)
     nearest: tuple[str, ...] = ()
     if not findings:
         nearest = _nearest(query, catalog, producers)
@@ -83,13 +89,15 @@ def explain(
         for name in sorted({f.host for f in findings} & silent.keys())
     ]
     notes += _routes(findings, host, bgp)
+    notes += said.notes
+    notes += _warnings(findings, producers)
     if len(findings) > FINDINGS_MAX:
         notes.append(f"{len(findings)} findings; the first {FINDINGS_MAX} are listed")
     return Explanation(
         query=query.text,
         understood_as=query.kind(),
         in_dns=in_dns,
-        verdict=_verdict(query, findings, catalog, nearest),
+        verdict=said.verdict or _verdict(query, findings, catalog, nearest),
         revision=catalog.revision,
         findings=tuple(findings[:FINDINGS_MAX]),
         notes=tuple(notes),
@@ -117,6 +125,18 @@ def _routes(findings: Sequence[Finding], host: str, bgp: BgpView | None) -> list
         else:
             notes.append(f"{route} is not announced over BGP")
     return notes[:FINDINGS_MAX]
+
+
+def _warnings(findings: Sequence[Finding], producers: Sequence[ProducerReport]) -> list[str]:
+    """What endpoints of this host asked for and did not get."""
+    meant = {f.endpoint.id for f in findings if f.endpoint}
+    found = {
+        f"{one.name}: {fault}": None
+        for one in producers
+        if any(report.endpoint.id in meant for report in one.endpoints)
+        for fault in one.warnings
+    }
+    return list(found)[:FINDINGS_MAX]
 
 
 def _answers(

@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from discod import api, api_bgp
+from discod import api, api_bgp, api_rescue
 from discod.announce_request import AnnounceError, parse_announce
 from discod.explain import explain
 from discod.http_server import serve_http
@@ -30,7 +30,7 @@ from discod.model.endpoint import Fault
 from discod.model.settings import CheckSettings
 from discod.query import QUERY_MAX
 from discod.readiness import Gate
-from discod.view import BgpView, View
+from discod.view import BgpView, RescueView, View
 
 __all__ = ["build_app", "serve_http"]
 
@@ -78,12 +78,17 @@ def build_app(
         "/v1/bgp/status": handlers.bgp_status,
         "/v1/bgp/peers": handlers.bgp_peers,
         "/v1/bgp/routes": handlers.bgp_routes,
+        "/v1/rescue/status": handlers.rescue_status,
+        "/v1/rescue/entries": handlers.rescue_entries,
+        "/v1/rescue/clients": handlers.rescue_clients,
+        "/v1/rescue/vips": handlers.rescue_vips,
     }
     changes: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/v1/drain": handlers.drain,
         "/v1/undrain": handlers.undrain,
         "/v1/announce": handlers.announce,
         "/v1/announce/{id}/withdraw": handlers.withdraw,
+        "/v1/rescue/vips/release": handlers.release_vip,
     }
     app = Starlette(
         routes=[
@@ -161,6 +166,7 @@ class _Handlers:
             resolve=view.answers,
             silent=view.silent,
             bgp=view.bgp,
+            rescue=view.rescue,
         )
         return JSONResponse(api.explanation(answer, view.catalog.domain))
 
@@ -187,6 +193,45 @@ class _Handlers:
         if bgp is None:
             raise _Refused(404, Fault("bgp", "", "expected [bgp] in this host's configuration"))
         return bgp
+
+    async def rescue_status(self, _: Request) -> Response:
+        return JSONResponse(api_rescue.status(self._view.host, self._rescue().status()))
+
+    async def rescue_entries(self, _: Request) -> Response:
+        return JSONResponse(api_rescue.entries(self._view.host, self._rescue().entries()))
+
+    async def rescue_clients(self, _: Request) -> Response:
+        return JSONResponse(api_rescue.clients(self._view.host, self._rescue().clients()))
+
+    async def rescue_vips(self, _: Request) -> Response:
+        return JSONResponse(api_rescue.vips(self._view.host, self._rescue().vips()))
+
+    def _rescue(self) -> RescueView:
+        rescue = self._view.rescue
+        if rescue is None:
+            expected = "expected [rescue] enabled = true or [vip] in this host's configuration"
+            raise _Refused(404, Fault("rescue", "", expected))
+        return rescue
+
+    async def release_vip(self, request: Request) -> Response:
+        _only_local(request)
+        document = await _body(request)
+        service = document.get("service") if isinstance(document, dict) else None
+        if not isinstance(service, str) or not service:
+            raise _Refused(
+                400, Fault("service", repr(service)[:80], 'expected {"service": "NAME"}')
+            )
+        try:
+            with trio.fail_after(CHANGE_TIMEOUT):
+                done = await self._view.release_vip(service)
+        except LookupError as error:
+            what = str(error.args[0]) if error.args else "expected a service with an address"
+            raise _Refused(404, Fault("service", service, what)) from None
+        except ValueError as error:
+            raise _Refused(409, Fault("service", service, str(error))) from None
+        except trio.TooSlowError:
+            raise _unconfirmed(request) from None
+        return JSONResponse({"done": done})
 
     async def drain(self, request: Request) -> Response:
         return await self._change(request, self._view.drain)

@@ -73,6 +73,9 @@ class Query:
                 if service == endpoint.service:
                     return True
                 return self.srv is None and service == endpoint.instance
+            case ["_headless", service]:
+                # With a port there is such a name beside a service address only.
+                return service == endpoint.service and (self.srv is None or bool(endpoint.vip))
             case [label, service]:
                 return service == endpoint.service and (
                     label == endpoint.instance or label in endpoint.tags

@@ -27,6 +27,8 @@ def needs_restart(before: Settings, after: Settings) -> tuple[str, ...]:
         ("dns.tls_listen", before.dns.tls_listen, after.dns.tls_listen),
         ("dns.domain", before.dns.domain, after.dns.domain),
         ("dns.workers", before.dns.workers, after.dns.workers),
+        ("rescue.enabled", before.rescue.enabled, after.rescue.enabled),
+        ("vip.pool", before.vip.pool, after.vip.pool),
     )
     found = [name for name, old, new in fixed if old != new]
     return (*found, *_bgp_restart(before.bgp, after.bgp))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,7 +42,9 @@ NETWORKS_FIRST = 0.5
 class Offers(Protocol):
     """The announcer, as far as routing needs it."""
 
-    units_changed: Callable[[], None]
+    def listen(self, call: Callable[[], None]) -> None:
+        """Call `call` whenever a container may have changed."""
+        ...
 
     def listed(self) -> bool:
         """Whether all containers are known; true as well where Docker is not watched."""
@@ -104,7 +106,7 @@ class Routing:
             settings, host, assembly(state, rng), metrics, running=offers.running, rng=rng
         )
         keeper.listen(self.service.update)
-        offers.units_changed = self.service.refresh
+        offers.listen(self.service.refresh)
 
     @property
     def record(self) -> HostBgp | None:
@@ -120,6 +122,11 @@ class Routing:
         """Take other addresses of this host."""
         if self.service is not None:
             self.service.moved(host)
+
+    def take_over(self, addresses: Iterable[Address]) -> None:
+        """Announce addresses of dead hosts' containers, which rescue looks after."""
+        if self.service is not None:
+            self.service.take_over(addresses)
 
     def drained(self, drained: bool) -> None:
         """Take the drain mark of this host, before its endpoints leave the Catalog."""

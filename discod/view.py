@@ -165,6 +165,17 @@ class View(Protocol):
         """
         ...
 
+    async def release_vip(self, service: str) -> str:
+        """Give the addresses of a service back, so that another one can get them.
+
+        Returns what was done, in words, once the store has confirmed it.
+
+        Raises:
+            LookupError: the service has no address of its own.
+            ValueError: an endpoint of it is up.
+        """
+        ...
+
     def announce(
         self, services: tuple[ServiceSettings, ...]
     ) -> AbstractAsyncContextManager[Announcement]:

@@ -59,9 +59,14 @@ def parse(below: Name) -> Form | None:
 def node(names: ServiceNames, owner: Name, form: Form) -> Node | None:
     """What is at `owner`, which means `form` of this service; None: it does not exist."""
     if not form.tag and not form.srv:
-        return names.at(owner, names.index.endpoints, SERVICE)
-    endpoints = _spoken(names, form.tag) if form.srv else names.index.tags.get(form.tag, ())
-    return names.at(owner, endpoints, SRV_ONLY if form.srv else TAG) if endpoints else None
+        return names.at(owner, names.index.endpoints, SERVICE, fronted=True)
+    if not form.srv:
+        tagged = names.index.tags.get(form.tag, ())
+        return names.at(owner, tagged, TAG) if tagged else None
+    spoken = _spoken(names, form.tag)
+    if not spoken:
+        return None
+    return names.at(owner, spoken, SRV_ONLY, fronted=_fronted(names, form.tag))
 
 
 def _spoken(names: ServiceNames, tag: bytes) -> Sequence[Offered]:
@@ -72,14 +77,21 @@ def _spoken(names: ServiceNames, tag: bytes) -> Sequence[Offered]:
     return names.index.tags.get(tag, ())
 
 
+def _fronted(names: ServiceNames, tag: bytes) -> bool:
+    """Whether it is the protocol that selects, and not a tag."""
+    return tag == b"tcp" or (tag == b"udp" and tag not in names.index.tags)
+
+
 def rrs(names: ServiceNames) -> Iterator[RR]:
     """All records of these names for one service, without a data centre, in a fixed order."""
     service, domain = names.apex[0], names.apex[1:]
-    yield from names.group((service, SUBTREE, *domain), names.index.endpoints, SERVICE).rrs()
+    owner = (service, SUBTREE, *domain)
+    yield from names.group(owner, names.index.endpoints, SERVICE, fronted=True).rrs()
     for tag in sorted(names.index.tags):
         owner = (tag, service, SUBTREE, *domain)
         yield from names.group(owner, names.index.tags.get(tag, ()), TAG).rrs()
     for tag in sorted({*names.index.tags, b"tcp", b"udp"}):
         for below in ((), (SUBTREE,)):
             owner = (b"_" + service, b"_" + tag, *below, *domain)
-            yield from names.group(owner, _spoken(names, tag), SRV_ONLY).rrs()
+            spoken = _spoken(names, tag)
+            yield from names.group(owner, spoken, SRV_ONLY, fronted=_fronted(names, tag)).rrs()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from resolver.maker import Maker
-from resolver.offered import Offered
+from resolver.offered import Offered, Served
 from resolver.record import AAAA, HTTPS, RR, TXT, A, Name, fits
 from resolver.rrset import Node, Record, RRset
 from resolver.text import texts
@@ -25,6 +25,7 @@ class Group(Node):
         near: Those of them that answers show.
         types: What the name may have.
         limited: Whether ``dns.answer_limit`` holds.
+        fronted: Whether it leads to what stands for the service, if anything does.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Group(Node):
         types: frozenset[int],
         *,
         limited: bool,
+        fronted: bool = False,
     ) -> None:
         self.limited = limited
         self._maker = maker
@@ -43,6 +45,7 @@ class Group(Node):
         self._endpoints = endpoints
         self._near = near
         self._types = types
+        self._front = maker.front if fronted else None
         self._made: dict[int, tuple[Record, ...]] = {}
 
     def __len__(self) -> int:
@@ -69,9 +72,18 @@ class Group(Node):
         maker, owner = self._maker, self._owner
         if type_ == TXT:
             return tuple(Record(RR(owner, TXT, rdata, maker.ttl)) for rdata in texts(near))
+        front = self._front
         if type_ in (A, AAAA):
-            return maker.addresses(owner, near, type_)
-        every = self._endpoints
+            own = front.addresses.get(type_) if front else None
+            return maker.own(owner, type_, own) if own else maker.addresses(owner, near, type_)
+        if front:
+            return self._services(type_, *front.shown(self._endpoints, near))
+        return self._services(type_, self._endpoints, near)
+
+    def _services(
+        self, type_: int, every: Sequence[Served], near: Sequence[Served]
+    ) -> tuple[Record, ...]:
+        maker, owner = self._maker, self._owner
         if type_ == HTTPS:
             # A browser that sees one goes to https (RFC 9460, section 9.5), so there is one only
             # for those who said by their ALPN that they speak it.

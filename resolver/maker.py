@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from resolver import svcb
+from resolver.front import Front
 from resolver.index import Index
-from resolver.offered import Offered
+from resolver.offered import Offered, Served
 from resolver.record import AAAA, NAME_OCTETS, RR, SRV, A, Name, name_wire, srv_head
 from resolver.rrset import Record, RRset, exponent
 
@@ -28,9 +29,11 @@ class Maker:
     Args:
         apex: ``<service>.<domain>``.
         index: Its endpoints.
+        front: What stands for it.
     """
 
-    def __init__(self, apex: Name, index: Index) -> None:
+    def __init__(self, apex: Name, index: Index, front: Front | None = None) -> None:
+        self.front = front
         self.ttl = min([endpoint.ttl for endpoint in index.endpoints], default=0)
         """Seconds, of every record: the smallest that an endpoint asks for."""
         self._apex = apex
@@ -58,9 +61,13 @@ class Maker:
             ]
         )
 
-    def services(self, owner: Name, endpoints: Sequence[Offered], type_: int) -> dict[Key, Record]:
+    def own(self, owner: Name, type_: int, address: bytes) -> tuple[Record, ...]:
+        """A or AAAA of the service's own address."""
+        return (Record(RR(owner, type_, address, self.ttl)),)
+
+    def services(self, owner: Name, endpoints: Sequence[Served], type_: int) -> dict[Key, Record]:
         """SRV, SVCB or HTTPS: one for each port of each target."""
-        chosen: dict[Key, Offered] = {}
+        chosen: dict[Key, Served] = {}
         for endpoint in endpoints:
             instance = endpoint.instance
             target = endpoint.target or instance
@@ -92,13 +99,14 @@ class Maker:
             label = target.encode()
             wire = bytes((len(label),)) + label + self._apex_wire
             owner = (label, *self._apex)
-            endpoints: Sequence[Offered] = self._index.instances[label]
+            addresses = [e.packed for e in self._index.instances[label]]
         else:
             wire, owner, endpoints = self._apex_wire, self._apex, self._index.endpoints
+            front = self.front
+            addresses = front.at_name(endpoints) if front else [e.packed for e in endpoints]
         ttl = self.ttl
         rrs = [
-            _new(RR, (owner, A if len(packed) == 4 else AAAA, packed, ttl))
-            for packed in [e.packed for e in endpoints]
+            _new(RR, (owner, A if len(packed) == 4 else AAAA, packed, ttl)) for packed in addresses
         ]
         if len(rrs) > 1:
             rrs = sorted(set(rrs))  # RRset by RRset
@@ -107,7 +115,7 @@ class Maker:
         return made
 
 
-def _svcb(endpoint: Offered, name: bytes, addresses: tuple[RR, ...]) -> bytes:
+def _svcb(endpoint: Served, name: bytes, addresses: tuple[RR, ...]) -> bytes:
     return svcb.service_mode(
         endpoint.priority,
         name,

@@ -21,7 +21,23 @@ to put each in its place (an insertion into 100,000 takes some 20 us)."""
 
 _Address = tuple[int, int]
 """Family and value."""
-_Entry = Endpoint | dict[EndpointId, Endpoint]
+
+
+class _Own(NamedTuple):
+    """A service's own address: stands in the index as an endpoint does."""
+
+    service: str
+    address: Address
+    instance: str = ""
+
+    @property
+    def id(self) -> EndpointId:
+        """What no endpoint is called."""
+        return EndpointId(self.service, "*")
+
+
+_Named = Endpoint | _Own
+_Entry = _Named | dict[EndpointId, _Named]
 """Almost every address has one endpoint."""
 
 _SUFFIXES: dict[Name, tuple[int, int]] = {
@@ -136,6 +152,8 @@ class ReverseIndex:
                     self._add(endpoint)
                 else:
                     entries[key] = endpoint
+            for own in _own(instances):
+                self._add(own)
 
     def set_hosts(self, hosts: Mapping[str, Iterable[Address]]) -> None:
         """Replace all hosts: name -> addresses."""
@@ -148,8 +166,11 @@ class ReverseIndex:
 
     def change(self, before: Mapping[str, Endpoint], after: Mapping[str, Endpoint]) -> None:
         """Replace the endpoints of one service, by instance; empty: there is no such service."""
-        gone = [e for i, e in before.items() if after.get(i) is not e]
-        new = [e for i, e in after.items() if before.get(i) is not e]
+        gone: list[_Named] = [e for i, e in before.items() if after.get(i) is not e]
+        new: list[_Named] = [e for i, e in after.items() if before.get(i) is not e]
+        own, others = _own(before), _own(after)
+        gone += own - others
+        new += others - own
         if len(gone) + len(new) > RESORT_AT:
             self._sorted = {}
         for endpoint in gone:
@@ -157,7 +178,7 @@ class ReverseIndex:
         for endpoint in new:
             self._add(endpoint)
 
-    def _add(self, endpoint: Endpoint) -> None:
+    def _add(self, endpoint: _Named) -> None:
         family, key = endpoint.address.version, int(endpoint.address)
         entries = self._endpoints[family]
         entry = entries.get(key)
@@ -170,7 +191,7 @@ class ReverseIndex:
         else:
             entries[key] = {entry.id: entry, endpoint.id: endpoint}
 
-    def _remove(self, endpoint: Endpoint) -> None:
+    def _remove(self, endpoint: _Named) -> None:
         family, key = endpoint.address.version, int(endpoint.address)
         entries = self._endpoints[family]
         entry = entries[key]
@@ -183,7 +204,7 @@ class ReverseIndex:
             del self._sorted[family][bisect_left(self._sorted[family], key)]
 
     def names(self, meaning: ReverseName) -> tuple[Name, ...]:
-        """Who has the address: its host (a published port is the host's), else its endpoints."""
+        """Whose it is: its host's (so is a published port), else the endpoints' and services'."""
         hosts = self._hosts.get((meaning.family, meaning.value))
         if hosts:
             return tuple((host.encode(), b"node", *self._domain) for host in hosts)
@@ -191,9 +212,9 @@ class ReverseIndex:
         if entry is None:
             return ()
         endpoints = entry.values() if isinstance(entry, dict) else (entry,)
-        return tuple(sorted(self._name(e) for e in endpoints))
+        return tuple(sorted({self._name(e) for e in endpoints}))
 
-    def _name(self, endpoint: Endpoint) -> Name:
+    def _name(self, endpoint: _Named) -> Name:
         apex = (endpoint.service.encode(), *self._domain)
         return (endpoint.instance.encode(), *apex) if endpoint.instance else apex
 
@@ -207,3 +228,8 @@ class ReverseIndex:
         if at < len(values) and values[at] <= last:
             return True
         return any(f == family and first <= value <= last for f, value in self._hosts)
+
+
+def _own(instances: Mapping[str, Endpoint]) -> set[_Own]:
+    """The service's own addresses, by the word of any of its endpoints."""
+    return {_Own(e.service, address) for e in instances.values() if e.vip for address in e.vip}

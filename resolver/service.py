@@ -3,14 +3,18 @@
 Rule: built once for one state of the service and never altered; an index or an RRset is put
 together at the first question for it and kept. Names below ``<service>.<domain>`` (docs/dns.md):
 
-    (itself)               A AAAA SRV TXT SVCB HTTPS  all endpoints
+    (itself)               A AAAA SRV TXT SVCB HTTPS  all endpoints, or what stands for them
     _headless              A AAAA SRV TXT             all endpoints, never preferred or limited
-    _<port name>._<proto>  SRV SVCB                   endpoints with that port name (RFC 2782)
+    _<port name>._<proto>  SRV SVCB                   endpoints with that port name (RFC 2782), or
+                                                      what stands for them
     _<proto>               (nothing: it exists because of the names below it, RFC 8020)
     <instance>             A AAAA SRV TXT             one endpoint, both halves of a dual-stack one
     <tag>                  A AAAA SRV                 with the tag; an instance of that name wins
     <value>.<key>          A AAAA SRV                 with the attribute, where both are labels
     <key>                  (nothing, unless it is an instance or a tag)
+
+Where something stands for the service (`resolver.front`), ``_headless`` has SVCB and HTTPS too, and
+there are ``_<port name>._<proto>._headless``: all that the service would say of its endpoints.
 
 Pure.
 """
@@ -20,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from resolver import locality
+from resolver.front import front_of
 from resolver.group import Group
 from resolver.index import Index
 from resolver.locality import View
@@ -50,7 +55,8 @@ class ServiceNames:
     def __init__(self, apex: Name, endpoints: Iterable[Offered], view: View = locality.ALL) -> None:
         self.apex = apex
         self.index = Index(endpoints)
-        self._maker = Maker(apex, self.index)
+        self._front = front_of(self.index.endpoints)
+        self._maker = Maker(apex, self.index, self._front)
         self._view = view
         self._prefer = view.preference(self.index.endpoints)
         self._nodes: dict[Name, Node] = {}
@@ -69,14 +75,21 @@ class ServiceNames:
                 self._nodes[owner] = node
         return node
 
-    def at(self, owner: Name, endpoints: Sequence[Offered], types: frozenset[int]) -> Node:
+    def at(
+        self,
+        owner: Name,
+        endpoints: Sequence[Offered],
+        types: frozenset[int],
+        *,
+        fronted: bool = False,
+    ) -> Node:
         """Some endpoints of this service at a name elsewhere, as the service's name shows them.
 
-        `endpoints` are taken at the first call for `owner` only.
+        All but `owner` is taken at the first call for it only.
         """
         node = self._nodes.get(owner)
         if node is None:
-            node = self._nodes[owner] = self.group(owner, endpoints, types)
+            node = self._nodes[owner] = self.group(owner, endpoints, types, fronted=fronted)
         return node
 
     def group(
@@ -86,10 +99,19 @@ class ServiceNames:
         types: frozenset[int],
         *,
         viewed: bool = True,
+        fronted: bool = False,
     ) -> Group:
-        """As `at`, and not kept. Not `viewed`: nothing is preferred or limited."""
+        """As `at`, and not kept.
+
+        Args:
+            owner: The name.
+            endpoints: Who belongs there.
+            types: What it may have.
+            viewed: Whether some are preferred, or left out where there are many.
+            fronted: Whether it leads to what stands for the service, if anything does.
+        """
         near = self._view.chosen(self._prefer, endpoints) if viewed else endpoints
-        return Group(self._maker, owner, endpoints, near, types, limited=viewed)
+        return Group(self._maker, owner, endpoints, near, types, limited=viewed, fronted=fronted)
 
     def has_port(self, below: Name) -> bool:
         """Whether ``_<port name>._<proto>`` or ``_<proto>`` exists."""
@@ -103,6 +125,8 @@ class ServiceNames:
         """
         index = self.index
         below: list[Name] = [(), (HEADLESS,), *sorted(index.ports)]
+        if self._front:
+            below += [(*port, HEADLESS) for port in sorted(index.ports)]
         below += [(tag,) for tag in sorted(index.tags) if tag not in index.instances]
         below += sorted(index.attributes)
         below += [(label,) for label in sorted(index.instances)]
@@ -117,9 +141,10 @@ class ServiceNames:
         index = self.index
         match below:
             case ():
-                return self.group(owner, index.endpoints, SERVICE)
+                return self.group(owner, index.endpoints, SERVICE, fronted=True)
             case (label,) if label == HEADLESS:
-                return self.group(owner, index.endpoints, INSTANCE, viewed=False)
+                types = SERVICE if self._front else INSTANCE
+                return self.group(owner, index.endpoints, types, viewed=False)
             case (label,) if label in index.instances:
                 return self.group(owner, index.instances[label], INSTANCE, viewed=False)
             case (label,) if label in index.tags:
@@ -127,7 +152,12 @@ class ServiceNames:
             case (label,) if label in index.protocols or label in index.keys:
                 return EMPTY
             case (_, _) if below in index.ports:
-                return self.group(owner, index.ports[below], PORT)
+                return self.group(owner, index.ports[below], PORT, fronted=True)
             case (_, _) if below in index.attributes:
                 return self.group(owner, index.attributes[below], TAG)
+            case (*port, last) if last == HEADLESS and self._front:
+                name = tuple(port)
+                if name in index.ports:
+                    return self.group(owner, index.ports[name], PORT, viewed=False)
+                return EMPTY if self.has_port(name) else None
         return None

@@ -14,14 +14,13 @@ from dataclasses import replace
 from discod.model import schema
 from discod.model.brake import Brake, Suspect, Why
 from discod.model.catalog_values import Catalog, Change, Entry, What, alias_news, silence
+from discod.model.directory import Directory
 from discod.model.endpoint import (
     Alias,
     Endpoint,
     EndpointId,
     Fault,
-    Host,
     Loss,
-    Refusal,
     Withdrawal,
 )
 from discod.model.hint import Down
@@ -34,6 +33,8 @@ from discod.model.schema import (
     RecordError,
     RecordKey,
     RefusedKey,
+    VipKey,
+    VipOwnerKey,
     WithdrawnKey,
 )
 from discod.model.settings import BrakeSettings
@@ -68,15 +69,13 @@ class CatalogState:
         self._hinted = Hinted()
         self._withdrawn: dict[EndpointId, Withdrawal] = {}
         self._lost = Kept[EndpointId, Loss]()
-        self._hosts = Kept[str, Host]()
-        self._refused = Kept[tuple[str, str], Refusal]()
+        self._directory = Directory(keyspace)
         self._invalid = Kept[str, str]()
         self._services = Shards[str, Mapping[str, Endpoint]]()
         self._aliases = Shards[str, Mapping[str, Alias]]()
         self._said = Shards[EndpointId, Withdrawal]()
         self._touched: dict[EndpointId, None] = {}  # what this step may change
         self._entries: list[Entry] = []
-        self._hosts_touched = False
         self.catalog = Catalog(keyspace.domain)
 
     def reset(
@@ -96,8 +95,7 @@ class CatalogState:
         known = (
             {self._keys.record(id_) for id_ in self._records}
             | {self._keys.withdrawn(w.endpoint.host, i) for i, w in self._withdrawn.items()}
-            | {self._keys.host(name) for name in self._hosts.now}
-            | {self._keys.refused(*pair) for pair in self._refused.now}
+            | self._directory.known()
             | set(self._invalid.now)
         )
         events = [
@@ -244,17 +242,8 @@ class CatalogState:
                     self._put_record(schema.decode_record(key, id_, value, changed))
             case WithdrawnKey(host, id_):
                 self._withdrawal(key, host, id_, value, changed)
-            case HostKey(name):
-                self._host(key, name, value, changed)
-            case RefusedKey(host, container):
-                if value is None:
-                    self._refused.drop((host, container))
-                else:
-                    refusal = schema.decode_refusal(key, host, container, value)
-                    if self._refused.now.get((host, container)) != refusal:
-                        entry = Entry(What.REFUSED, changed, host=host, detail=container)
-                        self._entries.append(entry)
-                    self._refused.put((host, container), refusal)
+            case HostKey() | RefusedKey() | VipKey() | VipOwnerKey():
+                self._entries += self._directory.take(key, parsed, value, changed)
 
     def _withdrawal(
         self, key: str, host: str, id_: EndpointId, value: bytes | None, changed: int
@@ -272,20 +261,6 @@ class CatalogState:
         self._lost.drop(id_)
         self._suppressed.confirmed(withdrawal)
         self.brake.hear(id_, Why.WITHDRAWN)
-
-    def _host(self, key: str, name: str, value: bytes | None, changed: int) -> None:
-        before = self._hosts.now.get(name)
-        after = None if value is None else schema.decode_host(key, name, value)
-        if before == after:
-            return
-        self._hosts_touched = True
-        if after is None:
-            self._hosts.drop(name)
-            self._entries.append(Entry(What.HOST_GONE, changed, host=name))
-        else:
-            self._hosts.put(name, after)
-            what = What.HOST_CHANGED if before else What.HOST_UP
-            self._entries.append(Entry(what, changed, host=name))
 
     def _put_record(self, record: Record) -> None:
         id_ = record.id
@@ -338,8 +313,9 @@ class CatalogState:
                 self._entries.append(alias_news(was_alias, alias, revision))
         while len(self._lost.now) > LOSSES_KEPT:
             self._lost.drop(next(iter(self._lost.now)))
-        change = Change(frozenset(services), self._hosts_touched, tuple(self._entries))
-        self._touched, self._entries, self._hosts_touched = {}, [], False
+        hosts, renamed = self._directory.changed()
+        change = Change(frozenset({*services, *renamed}), hosts, tuple(self._entries))
+        self._touched, self._entries = {}, []
         self._services = regrouped(self._services, endpoints.items())
         self._aliases = regrouped(self._aliases, aliases.items())
         self._said = self._said.changed(said)
@@ -351,9 +327,10 @@ class CatalogState:
             withdrawn=self._said,
             lost=self._lost.view(),
             suspects=self.brake.suspects.view(),
-            hosts=self._hosts.view(),
-            refused=self._refused.view(),
+            hosts=self._directory.hosts.view(),
+            refused=self._directory.refused.view(),
             invalid=self._invalid.view(),
+            vips=self._directory.vips.view(),
         )
         return change
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from discod.model.brake import Suspect
 from discod.model.endpoint import (
+    Address,
     Alias,
     Endpoint,
     EndpointId,
@@ -61,7 +62,7 @@ class Change:
     """From one Catalog to the next."""
 
     services: frozenset[str]
-    """Services of which an endpoint or an alias came, went or changed."""
+    """Services of which an endpoint, an alias or an address of its own came, went or changed."""
     hosts: bool
     """Whether any host's record changed."""
     entries: tuple[Entry, ...]
@@ -88,6 +89,9 @@ class Catalog:
     """(host, container) -> refusal."""
     invalid: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Key -> what is wrong with it or its value; such records are skipped."""
+    vips: Mapping[str, tuple[Address, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Service -> its own addresses, at most one of a family, IPv4 first; no two services have the
+    same. It keeps them when no endpoint is up."""
 
     def endpoints(self) -> Iterable[Endpoint]:
         """All endpoints that are up, by service and instance."""

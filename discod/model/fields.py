@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from discod.model.endpoint import Address, Fault
 from discod.model.names import is_domain, is_label
+from discod.model.vip import as_vip
 
 ALPN_RULE = 'ALPN ids of 1 to 32 letters, digits, "-", "/" and ".", as h2'
 """The rule of `is_alpn` in words, for messages."""
@@ -142,6 +143,21 @@ class Fields:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e11:
             raise self._fault(name, "expected Unix seconds")
         return float(value)
+
+    def boolean(self, name: str, default: bool) -> bool:
+        """True or false."""
+        value = self.values.get(name, default)
+        if not isinstance(value, bool):
+            raise self._fault(name, "expected true or false")
+        return value
+
+    def vip(self, name: str) -> tuple[Address, ...]:
+        """A list of unicast addresses, at most one of a family, IPv4 first; empty when absent."""
+        listed = [ip_address(text) for text in self.texts(name, is_address)]
+        found = as_vip(listed)
+        if len(found) != len(listed):
+            raise self._fault(name, "expected unicast addresses, at most one IPv4 and one IPv6")
+        return found
 
     def text(self, name: str, default: str) -> str:
         """A string."""

@@ -7,6 +7,8 @@ SkyDNS:
     /discod/v1/<domain>/hosts/<host>                    one daemon
     /discod/v1/<domain>/withdrawn/<host>/<service>/<instance>
     /discod/v1/<domain>/refused/<host>/<container>
+    /discod/v1/<domain>/vip/service/<service>            which addresses a service has of its own
+    /discod/v1/<domain>/vip/address/<address>            which service has an address
 
 Pure.
 """
@@ -14,9 +16,10 @@ Pure.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
-from discod.model.endpoint import EndpointId, Fault
-from discod.model.fields import RecordError
+from discod.model.endpoint import Address, EndpointId, Fault
+from discod.model.fields import RecordError, is_address
 from discod.model.names import is_label, reversed_labels, service_fault
 
 SCHEMA = 1
@@ -52,7 +55,21 @@ class RefusedKey:
     container: str
 
 
-Key = RecordKey | HostKey | WithdrawnKey | RefusedKey
+@dataclass(frozen=True, slots=True)
+class VipKey:
+    """The key of a service's own addresses."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class VipOwnerKey:
+    """The key of one such address."""
+
+    address: Address
+
+
+Key = RecordKey | HostKey | WithdrawnKey | RefusedKey | VipKey | VipOwnerKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +109,19 @@ class Keyspace:
         """Key of a refusal."""
         return f"{self.own}refused/{host}/{container}"
 
+    @property
+    def vips(self) -> str:
+        """Prefix of all that is known of services' own addresses, with the final slash."""
+        return f"{self.own}vip/"
+
+    def vip(self, service: str) -> str:
+        """Key of a service's own addresses."""
+        return f"{self.own}vip/service/{service}"
+
+    def vip_owner(self, address: Address) -> str:
+        """Key of who has such an address."""
+        return f"{self.own}vip/address/{address}"
+
     def parse(self, key: str) -> Key | None:
         """What `key` names; None for a key that is legal but not read by discod.
 
@@ -118,6 +148,16 @@ class Keyspace:
                     known, labels = WithdrawnKey(host, EndpointId(service, instance)), parts
                 case "refused", [host, container]:
                     known, labels = RefusedKey(host, container), [host]
+                case "vip", ["service", service]:
+                    fault = service_fault(service)
+                    if fault is not None:
+                        raise RecordError(key, Fault("key", key, fault))
+                    return VipKey(service)
+                case "vip", ["address", text]:
+                    if not is_address(text) or str(ip_address(text)) != text:  # one key each
+                        expected = "expected an address as it is commonly written"
+                        raise RecordError(key, Fault("key", key, expected))
+                    return VipOwnerKey(ip_address(text))
                 case _:
                     return None
             if not all(is_label(label) for label in labels):

@@ -43,6 +43,8 @@ class ProducerReport:
     faults: tuple[Fault, ...] = ()
     silent: str = ""
     """Why it offers nothing although nothing is wrong."""
+    warnings: tuple[Fault, ...] = ()
+    """What it asks for and does not get, which takes nothing out of DNS."""
 
 
 @dataclass(frozen=True, slots=True)

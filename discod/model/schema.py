@@ -1,7 +1,8 @@
 """The JSON behind every key of the store (`discod.model.keyspace`). Schema version 1.
 
-Rule: nobody else encodes or decodes a value. Records are SkyDNS's, as CoreDNS's *etcd* plugin reads
-them (https://coredns.io/plugins/etcd/,
+Rule: nobody else encodes or decodes a value, but `discod.model.vip_records` those of services' own
+addresses. Records are SkyDNS's, as CoreDNS's *etcd* plugin reads them
+(https://coredns.io/plugins/etcd/,
 https://github.com/skynetservices/skydns#service-announcements), and what is our own rides in one
 object inside them. Pure.
 """
@@ -44,6 +45,8 @@ from discod.model.keyspace import (
     Keyspace,
     RecordKey,
     RefusedKey,
+    VipKey,
+    VipOwnerKey,
     WithdrawnKey,
 )
 from discod.model.names import is_label, is_port_name
@@ -58,6 +61,8 @@ __all__ = [
     "RecordError",
     "RecordKey",
     "RefusedKey",
+    "VipKey",
+    "VipOwnerKey",
     "WithdrawnKey",
     "decode_host",
     "decode_record",
@@ -183,6 +188,10 @@ def _endpoint(id_: EndpointId, address: Address, fields: Fields, revision: int =
         alpn=meta.texts("alpn", is_alpn),
         prefer=meta.choice("prefer", _PREFERENCES) if said else None,
         anycast=tuple(ip_address(text) for text in meta.texts("anycast", is_address)),
+        rescue=meta.boolean("rescue", True),
+        vip=meta.vip("vip"),
+        affinity=meta.values.get("affinity") is not None
+        and meta.choice("affinity", ("none", "client")) == "client",
         revision=revision,
     )
 
@@ -349,6 +358,12 @@ def _metadata(endpoint: Endpoint) -> dict[str, object]:
         meta["prefer"] = endpoint.prefer
     if endpoint.anycast:
         meta["anycast"] = [str(address) for address in endpoint.anycast]
+    if not endpoint.rescue:
+        meta["rescue"] = False
+    if endpoint.vip:
+        meta["vip"] = [str(address) for address in endpoint.vip]
+    if endpoint.affinity:
+        meta["affinity"] = "client"
     return meta
 
 

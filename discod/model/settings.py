@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from discod.model.endpoint import DEFAULT_PRIORITY, DEFAULT_WEIGHT, Address, Prefer, Protocol
 from discod.model.rescue_settings import RescueSettings, VipSettings
+from discod.model.vip import VipWord
 
 if TYPE_CHECKING:
     from discod.model.bgp_settings import BgpSettings
@@ -283,6 +284,9 @@ class ServiceSettings:
     ttl: int = 0
     alpn: tuple[str, ...] = ()
     prefer: Prefer | None = None
+    rescue: bool = True
+    vip: VipWord = ()
+    affinity: bool = False
     check: Check | None = None
 
 

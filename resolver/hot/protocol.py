@@ -16,11 +16,12 @@ from __future__ import annotations
 import marshal
 import pickle
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import ip_address
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from discod.model.endpoint import Address, Alias, Host, Prefer, Protocol
 from discod.model.settings import DnsSettings
@@ -114,12 +115,13 @@ def frames(buffer: bytearray) -> Iterator[tuple[Kind, bytes]]:
 # Services ---------------------------------------------------------------------------------------
 
 
-_PLAIN, _ALIASED = b"\0", b"\1"
+_ALIASED, _FRONTED = 1, 2
+"""Bits of the first octet of a packed service: it has aliases; its rows have one item more."""
 
 
-def pack(endpoints: Iterable[Offered], aliases: Iterable[Alias] = ()) -> bytes:
+def pack(endpoints: Collection[Offered], aliases: Iterable[Alias] = ()) -> bytes:
     """All of one service that its answers depend on."""
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (
             e.instance,
             e.packed,
@@ -139,13 +141,17 @@ def pack(endpoints: Iterable[Offered], aliases: Iterable[Alias] = ()) -> bytes:
         )
         for e in endpoints
     ]
+    vips = {e.instance: tuple([a.packed for a in e.vip]) for e in endpoints if e.vip}
+    if vips:
+        rows = [(*row, vips.get(str(row[0]), ())) for row in rows]
     others = [(a.instance, a.target, a.ttl) for a in aliases]
-    return (_ALIASED if others else _PLAIN) + marshal.dumps((rows, others))
+    kind = (_ALIASED if others else 0) | (_FRONTED if vips else 0)
+    return bytes((kind,)) + marshal.dumps((rows, others))
 
 
 def aliased(packed: bytes) -> bool:
     """Whether a packed service has aliases."""
-    return packed[:1] == _ALIASED
+    return bool(packed[0] & _ALIASED)
 
 
 class Row(NamedTuple):
@@ -168,17 +174,43 @@ class Row(NamedTuple):
     prefer: Prefer | None
 
     @property
+    def vip(self) -> tuple[Address, ...]:
+        """As `Endpoint.vip`."""
+        return ()
+
+    @property
     def srv_target(self) -> str:
         """As `Endpoint.srv_target`."""
         return self.target or self.instance
+
+
+class FrontedRow(Row):
+    """One of a service with addresses of its own: behind the fields it has them, packed.
+
+    So those of all others take neither octets nor time for it.
+    """
+
+    __slots__ = ()
+
+    @property
+    def vip(self) -> tuple[Address, ...]:
+        """As `Endpoint.vip`."""
+        return _addresses(cast(tuple[bytes, ...], tuple.__getitem__(self, -1)))
+
+
+@lru_cache(maxsize=256)
+def _addresses(packed: tuple[bytes, ...]) -> tuple[Address, ...]:
+    """Those of a service come with each of its endpoints."""
+    return tuple([ip_address(address) for address in packed])
 
 
 def unpack(service: str, packed: bytes) -> tuple[dict[str, Row], dict[str, Alias]]:
     """What `pack` packed, by instance."""
     rows, aliases = marshal.loads(memoryview(packed)[1:])  # noqa: S302 - as above
     new = tuple.__new__
+    form = FrontedRow if packed[0] & _FRONTED else Row
     return (
-        {row[0]: new(Row, row) for row in rows},
+        {row[0]: new(form, row) for row in rows},
         {i: Alias(service, i, target, ttl=ttl) for i, target, ttl in aliases},
     )
 

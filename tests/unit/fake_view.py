@@ -190,6 +190,15 @@ class FakeView:
     async def undrain(self, container: str | None) -> str:
         return await self._change("undrain", container)
 
+    async def release_vip(self, service: str) -> str:
+        await trio.sleep(self.change_delay)
+        if service == "nobody":
+            raise LookupError("expected a service that has an address of its own")
+        if service in self.state.catalog.services:
+            raise ValueError("expected a service without an endpoint that is up")
+        self.calls.append(("release_vip", service))
+        return f"{service} released"
+
     async def _change(self, what: str, container: str | None) -> str:
         await trio.sleep(self.change_delay)
         if container == "nobody":

@@ -14,6 +14,7 @@ from discod.model import catalog as module
 from discod.model import schema
 from discod.model.catalog import Catalog, CatalogState, Change, What
 from discod.model.endpoint import (
+    Address,
     Alias,
     Endpoint,
     EndpointId,
@@ -26,6 +27,8 @@ from discod.model.endpoint import (
 )
 from discod.model.hint import Down
 from discod.model.schema import Keyspace
+from discod.model.vip import VipRecord
+from discod.model.vip_records import encode_vip, encode_vip_owner
 
 KEYS = Keyspace()
 NOW = 1764000000.0
@@ -721,3 +724,58 @@ def test_readers_cannot_alter_a_catalog(state: CatalogState) -> None:
     ):
         with pytest.raises(TypeError):
             mapping["x"] = None  # type: ignore[index]
+
+
+# Services' own addresses -------------------------------------------------------------------------
+
+
+V4, V6 = ip_address("10.96.0.5"), ip_address("fd00:96::5")
+
+
+def put_vip(service: str, *addresses: Address, revision: int = 5) -> list[tuple[str, bytes, int]]:
+    record = VipRecord(service, addresses)
+    owners = [(KEYS.vip_owner(a), encode_vip_owner(service), revision) for a in addresses]
+    return [(KEYS.vip(service), encode_vip(record), revision), *owners]
+
+
+def test_own_addresses_of_a_service(state: CatalogState) -> None:
+    change = state.reset(put_vip("web", V4, V6), 5, NOW)
+    assert change.services == {"web"}
+    assert state.catalog.vips == {"web": (V4, V6)}
+    first = state.catalog.vips
+    assert not state.apply([put(A, 6)], 6, NOW).services - {"web"}
+    assert state.catalog.vips is first, "the same while none of them changes"
+    change = state.apply([(KEYS.vip_owner(V6), None, 7)], 7, NOW)
+    assert change.services == {"web"}
+    assert state.catalog.vips == {"web": (V4,)}
+    assert first == {"web": (V4, V6)}, "what readers hold stays"
+    change = state.apply([(KEYS.vip("web"), None, 8)], 8, NOW)
+    assert change.services == {"web"}
+    assert not state.catalog.vips
+    assert not state.apply([], 9, NOW).services
+
+
+def test_no_two_services_have_one_address_whatever_the_store_says(state: CatalogState) -> None:
+    web, api = put_vip("web", V4), put_vip("api", V4)
+    state.reset([web[0], *api], 5, NOW)
+    assert state.catalog.vips == {"api": (V4,)}
+    change = state.apply([(*web[1][:2], 6)], 6, NOW)
+    assert change.services == {"web", "api"}
+    assert state.catalog.vips == {"web": (V4,)}
+
+
+def test_a_new_snapshot_without_own_addresses_takes_them_away(state: CatalogState) -> None:
+    state.reset([*put_vip("web", V4), *put_vip("api", V6)], 5, NOW)
+    change = state.reset(put_vip("api", V6), 6, NOW)
+    assert change.services == {"web"}
+    assert state.catalog.vips == {"api": (V6,)}
+
+
+def test_own_addresses_that_cannot_be_read_count_as_absent(state: CatalogState) -> None:
+    state.reset(put_vip("web", V4), 5, NOW)
+    state.apply([(KEYS.vip("web"), b"junk", 6)], 6, NOW)
+    assert not state.catalog.vips
+    assert set(state.catalog.invalid) == {KEYS.vip("web")}
+    state.apply([(*put_vip("web", V4)[0][:2], 7)], 7, NOW)
+    assert state.catalog.vips == {"web": (V4,)}
+    assert not state.catalog.invalid

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from discod.explain import Explanation, State, explain
 from discod.model.catalog import Catalog
-from discod.model.endpoint import Alias, Reason
+from discod.model.endpoint import Alias, Fault, Reason
 from discod.model.report import EndpointReport, PartReport, ProducerReport
 from discod.query import parse
 from discod.view import StoreReport
@@ -365,3 +365,12 @@ def test_a_foreign_alias_and_a_near_miss() -> None:
         "search is in DNS: search/x, alias of www.example.com, on foreign producers."
     )
     assert "did you mean search?" in ask("serch", catalog=catalog).verdict
+
+
+def test_what_was_asked_for_and_not_given() -> None:
+    fault = Fault("discod.vip", "10.96.0.5", "expected another address: service api has 10.96.0.5")
+    warned = tuple(replace(one, warnings=(fault,)) for one in reports())
+    answer = ask("web", producers=warned)
+    assert answer.in_dns, "it takes nothing out of DNS"
+    assert f"web-1: {fault}" in answer.notes
+    assert not any("discod.vip" in note for note in ask("cache", producers=warned).notes)

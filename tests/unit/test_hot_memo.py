@@ -40,6 +40,7 @@ LABELS = (
     "_tcp", "_udp", "_dns", "_headless", "node", "service", "alpha", "beta", "dc1", "alpha-c1-80",
     "_web", "_v1", "x",
 )  # fmt: skip
+VIP = ip_address("10.96.0.7"), ip_address("2001:db8:96::7")
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 TYPES = ("A", "AAAA", "SRV", "TXT", "SOA", "NS", "ANY", "CNAME", "HTTPS", 64, "MX", 65280)
 
@@ -132,6 +133,7 @@ def endpoints(draw: st.DrawFn, service: str) -> list[Endpoint]:
             host=draw(st.sampled_from(("alpha", "beta"))),
             ttl=draw(st.sampled_from((0, 0, 5))),
             alpn=draw(st.sampled_from(((), ("h2",)))),
+            vip=draw(st.sampled_from(((), (), VIP, VIP[:1], VIP[1:]))),
         )
         for i in range(size)
     ]

@@ -22,7 +22,9 @@ from resolver.hot.protocol import (
     Kind,
     Row,
     Services,
+    aliased,
     frames,
+    pack,
     read_config,
     read_services,
     unpack,
@@ -378,6 +380,22 @@ def test_any_history_ends_in_the_present(history: list[tuple[Any, ...]]) -> None
         model.check(news)
         assert model.going
     assert news._packed == {}
+
+
+def test_addresses_of_a_service_are_told_and_take_nothing_of_others() -> None:
+    vip = ip_address("10.96.0.7"), ip_address("2001:db8:96::7")
+    told = [replace(WEB[0], vip=vip), replace(WEB[1], vip=vip[1:]), *WEB[2:]]
+    rows, _ = unpack("web", pack(told))
+    assert [row.vip for row in rows.values()] == [vip, vip[1:], (), ()]
+    for row, of in zip(rows.values(), told, strict=True):
+        assert tuple(row)[: len(Row._fields)] == tuple(kept(of))
+        assert row.srv_target == of.srv_target
+    plain = pack(WEB)
+    assert len(plain) < len(pack(told))
+    for row in unpack("web", plain)[0].values():
+        assert (len(row), row.vip) == (len(Row._fields), ())
+    lead = Alias("web", "x", "db.discod.internal")
+    assert [aliased(pack(e, a)) for e in (WEB, told) for a in ((), (lead,))] == [False, True] * 2
 
 
 def test_a_feed_is_bounded_by_the_number_of_services() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -16,9 +17,9 @@ from hypothesis import strategies as st
 from announcer import discod_labels, registrator
 from announcer.container import Attachment, Container, Publication, Status
 from announcer.metadata import FAULTS_MAX
-from announcer.offer import Reading, Scope
+from announcer.offer import Offer, Reading, Scope
 from announcer.reading import read
-from discod.model.endpoint import Endpoint, Producer, Protocol, Refusal
+from discod.model.endpoint import Address, Endpoint, Producer, Protocol, Refusal
 from discod.model.names import is_label, is_port_name, service_fault
 from discod.model.schema import (
     Keyspace,
@@ -28,6 +29,7 @@ from discod.model.schema import (
     encode_refusal,
 )
 from discod.model.settings import AnnounceSettings, Check, CheckSettings
+from discod.model.vip import VipWish, VipWord
 
 ID = "0123456789ab" + "c" * 52
 CHECKS = CheckSettings(interval=7.0, timeout=3.0, rise=2, fall=4)
@@ -554,7 +556,7 @@ def test_values(key: str, good: list[str], bad: list[str]) -> None:
         ("discod.nam", "did you mean 'name'"),
         ("discod.portname", "did you mean 'port-name'"),
         ("discod.80.tag", "did you mean 'tags'"),
-        ("discod.xyzzy", "expected one of address, alpn, anycast, attr.<key>, check"),
+        ("discod.xyzzy", "expected one of address, affinity, alpn, anycast, attr.<key>, check"),
         ("discod.", "unknown key"),
         ("discod.ñ", "unknown key"),
         ("discod." + "x" * 5000, "unknown key"),
@@ -569,9 +571,11 @@ def test_values(key: str, good: list[str], bad: list[str]) -> None:
         ("discod.80/udp.name", "<port> as 80"),
         ("discod.80.port", "of the whole container: discod.port"),
         ("discod.80.network", "of the whole container: discod.network"),
-        ("discod.rescue", "not supported by this version"),
+        ("discod.rescue", "expected true or false"),
+        ("discod.vip", "expected auto, none, or unicast addresses"),
+        ("discod.80.affinity", "expected none or client"),
         ("discod.anycast", "expected unicast addresses"),
-        ("discod.80.vip.x", "not supported by this version"),
+        ("discod.80.vip.x", "did you mean 'vip'"),
         ("discod.attr.", "expected an attribute's name"),
         ("discod.attr.A", "expected an attribute's name"),
     ],
@@ -594,7 +598,7 @@ def test_all_faults_at_once() -> None:
         "discod.check": "ping",
         "discod.check.interval": "soon",
         "discod.network": "nowhere",
-        "discod.vip": "10.0.0.1",
+        "discod.vip": "10.0.0.1,10.0.0.2",
         "SERVICE_TAGS": "A",
         "SERVICE_99999_NAME": "x",
     }
@@ -766,6 +770,87 @@ def test_the_documentation_names_every_label_and_no_other() -> None:
     assert service <= set(re.findall(r"SERVICE_[A-Z_]+", text))
 
 
+# Rescue and addresses of a service ---------------------------------------------------------------
+
+_OWN = {"web": (ip_address("192.0.2.80"), ip_address("2001:db8::80"))}
+
+
+def _own(labels: dict[str, str], vips: Mapping[str, tuple[Address, ...]]) -> list[Offer]:
+    """One offer a port: the IPv4 ones, which the IPv6 ones are equal to in this."""
+    scope = replace(SCOPE, vips=vips)
+    found = read(labelled({"discod.name": "web", **labels}), scope)
+    assert not found.faults
+    v4 = [offer for offer in found.offers if offer.endpoint.address.version == 4]
+    v6 = [offer for offer in found.offers if offer.endpoint.address.version == 6]
+    assert [offer.vip for offer in v4] == [offer.vip for offer in v6]
+    assert [offer.endpoint.vip for offer in v4] == [offer.endpoint.vip for offer in v6]
+    return v4
+
+
+def test_rescue_and_affinity_are_of_a_port_or_of_all() -> None:
+    (plain,) = _own({}, {})
+    assert plain.endpoint.rescue
+    assert not plain.endpoint.affinity
+    assert plain.vip is None
+    labels = {
+        "discod.port": "80,81",
+        "discod.address": "container",
+        "discod.rescue": "no",
+        "discod.81.rescue": "on",
+        "discod.80.affinity": "client",
+    }
+    one, other = _own(labels, {})
+    assert (one.endpoint.rescue, one.endpoint.affinity) == (False, True)
+    assert (other.endpoint.rescue, other.endpoint.affinity) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "wished", "stands_behind"),
+    [
+        ("auto", "auto", _OWN["web"]),
+        ("none", None, ()),
+        ("192.0.2.80", (ip_address("192.0.2.80"),), _OWN["web"]),
+        ("2001:db8::80, 192.0.2.80", _OWN["web"], _OWN["web"]),
+        ("192.0.2.81", (ip_address("192.0.2.81"),), ()),
+    ],
+)
+def test_an_endpoint_stands_behind_what_its_service_has(
+    said: str, wished: VipWord | None, stands_behind: tuple[Address, ...]
+) -> None:
+    (offer,) = _own({"discod.vip": said}, _OWN)
+    assert offer.endpoint.vip == stands_behind
+    if wished is None:
+        assert offer.vip is None
+    else:
+        assert offer.vip == VipWish("web", wished, "discod.vip", said)
+    (before,) = _own({"discod.vip": said}, {})
+    assert before.endpoint.vip == ()
+    assert before.endpoint == replace(offer.endpoint, vip=())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "AUTO",
+        "auto,192.0.2.1",
+        "192.0.2.1,192.0.2.2",
+        "2001:db8::1,2001:db8::1",
+        "127.0.0.1",
+        "224.0.0.1",
+        "0.0.0.0",
+        "fe80::1",
+        "::ffff:192.0.2.1",
+        "fe80::1%eth0",
+        "192.0.2.0/24",
+        "a",
+    ],
+)
+def test_addresses_that_no_service_can_have(said: str) -> None:
+    found = faults(labelled({"discod.name": "web", "discod.vip": said}))
+    assert list(found) == ["discod.vip"]
+
+
 # Properties -------------------------------------------------------------------------------------
 
 _PORT = st.sampled_from(
@@ -773,7 +858,7 @@ _PORT = st.sampled_from(
 )
 _KEYS = (
     "name port port-name tags weight priority network address check check.interval check.path "
-    "check.status check.port check.rise ignore attr.x attr.Ü vip rescue nam"
+    "check.status check.port check.rise ignore attr.x attr.Ü vip rescue affinity nam"
 )
 _SERVICES = "NAME TAGS ID IGNORE CHECK_HTTP CHECK_TCP CHECK_CMD CHECK_INTERVAL CHECK_TTL REGION"
 _KEY, _SERVICE = st.sampled_from(_KEYS.split()), st.sampled_from(_SERVICES.split())
@@ -789,7 +874,7 @@ _LABEL = st.one_of(
 )
 _VALUES = (
     "web api-1 80 443 80,443 53/udp http a,b true tcp http:/x /health 5s 200 front auto container "
-    "published any * W 99999999999999999999 cmd:[] cmd:[[[ node 1"
+    "published any * W 99999999999999999999 cmd:[] cmd:[[[ node 1 192.0.2.9,2001:db8::9 client"
 )
 _VALUE = st.sampled_from([*_VALUES.split(), "", "a" * 1000, "x\ny"]) | st.text(max_size=20)
 _WORDS = st.dictionaries(_LABEL, _VALUE, max_size=8)

@@ -74,6 +74,12 @@ def test_the_exposition_parses_and_has_every_metric() -> None:
         ("discod_dns_responses_total", ("rcode",)),
         ("discod_dns_request_duration_seconds_bucket", ("zone", "le")),
         ("discod_config_stale", ()),
+        ("discod_rescue_flows_total", ("service", "result")),
+        ("discod_rescue_clients", ("service",)),
+        ("discod_rescue_sockets_cut_total", ("service",)),
+        ("discod_rescue_apply_seconds_bucket", ("le",)),
+        ("discod_rescue_fault", ()),
+        ("discod_vips", ()),
     ],
 )
 def test_names_and_labels_that_dashboards_rely_on(name: str, labels: tuple[str, ...]) -> None:

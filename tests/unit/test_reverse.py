@@ -203,7 +203,8 @@ def test_an_index_that_changed_is_one_made_anew(seed: int) -> None:
         after = {i: e for i, e in before.items() if rng.random() < 0.7}
         for _ in range(rng.randrange(3)):
             address = rng.choice([f"10.{rng.randrange(2)}.{rng.randrange(2)}.1", "2001:db8::1"])
-            made = endpoint(service, f"i{rng.randrange(4)}", address)
+            vip = rng.choice([(), (), (ip_address("10.0.0.1"),), (ip_address("10.1.9.9"),)])
+            made = endpoint(service, f"i{rng.randrange(4)}", address, vip=vip)
             after[made.instance] = made
         walked.change(before, after)
         services[service] = after
@@ -216,6 +217,11 @@ def test_an_index_that_changed_is_one_made_anew(seed: int) -> None:
         assert meaning is not None
         assert walked.names(meaning) == fresh.names(meaning)
         assert (e.instance.encode(), e.service.encode(), *domain) in walked.names(meaning)
+        for own in e.vip:
+            meaning = parse(reverse_name(own))
+            assert meaning is not None
+            assert walked.names(meaning) == fresh.names(meaning)
+            assert (e.service.encode(), *domain) in walked.names(meaning)
     for of in prefixes:
         meaning = meaning_of(".".join(reversed(of.split("."))))
         assert walked.any_in(meaning) == fresh.any_in(meaning)

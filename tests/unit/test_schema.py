@@ -29,8 +29,12 @@ from discod.model.schema import (
     RecordError,
     RecordKey,
     RefusedKey,
+    VipKey,
+    VipOwnerKey,
     WithdrawnKey,
 )
+from discod.model.vip import VipRecord
+from discod.model.vip_records import decode_vip, decode_vip_owner, encode_vip, encode_vip_owner
 from tests.unit.test_names import LABELS
 
 KEYS = Keyspace()
@@ -54,6 +58,8 @@ WEB = Endpoint(
     since=1764000000.5,
 )
 SEARCH = Alias("search", "alpha-alias-0", "_x.www.example.com", "alpha", since=1764000000.5)
+
+VIP4, VIP6 = ip_address("192.0.2.80"), ip_address("2001:db8::80")
 
 # Strategies -----------------------------------------------------------------------------------
 
@@ -83,6 +89,9 @@ ENDPOINTS = st.builds(
     ttl=st.integers(0, 2**31 - 1),
     alpn=st.lists(st.from_regex(r"[A-Za-z0-9./-]{1,32}", fullmatch=True), max_size=3).map(tuple),
     prefer=st.sampled_from([None, "none", "local", "zone"]),
+    rescue=st.booleans(),
+    vip=st.sampled_from([(), (VIP4,), (VIP6,), (VIP4, VIP6)]),
+    affinity=st.booleans(),
 )
 ALIASES = st.builds(
     Alias,
@@ -128,7 +137,7 @@ FIELDS = (
     "host", "port", "priority", "weight", "ttl", "text", "discod",
     "v", "producer", "container", "name", "port_name", "protocol", "tags", "health", "since",
     "attributes", "target", "record", "reason", "detail", "at", "faults", "addresses", "started",
-    "drained", "zone", "alpn", "prefer",
+    "drained", "zone", "alpn", "prefer", "rescue", "vip", "affinity", "requested", "service",
 )
 # fmt: on
 OBJECTS = st.dictionaries(
@@ -142,6 +151,8 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "withdrawal": lambda value: schema.decode_withdrawal("w", ID, value),
     "host": lambda value: schema.decode_host("h", "alpha", value),
     "refusal": lambda value: schema.decode_refusal("r", "alpha", "0" * 64, value),
+    "vip": lambda value: decode_vip("v", "web", value),
+    "owner": lambda value: decode_vip_owner("v", value),
 }
 ALL_DECODERS = pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS.keys())
 
@@ -172,6 +183,54 @@ def test_what_answers_shall_be_like_rides_in_our_object() -> None:
     value = schema.encode_endpoint(endpoint)
     assert b'"ttl":1,"discod"' in value, "SkyDNS's own field stays CoreDNS's floor"
     assert value.endswith(b',"ttl":30,"alpn":["h2","http/1.1"],"prefer":"local"}}')
+
+
+def test_rescue_and_own_addresses_ride_in_our_object() -> None:
+    endpoint = replace(WEB, attributes=(), rescue=False, vip=(VIP4, VIP6), affinity=True)
+    value = schema.encode_endpoint(endpoint)
+    assert value.endswith(
+        b',"rescue":false,"vip":["192.0.2.80","2001:db8::80"],"affinity":"client"}}'
+    )
+    decoded = schema.decode_record(KEY, ID, OURS % b'"since":5')
+    assert isinstance(decoded, Endpoint)
+    assert (decoded.rescue, decoded.vip, decoded.affinity) == (True, (), False)
+
+
+def test_an_address_of_a_service_to_the_byte() -> None:
+    record = VipRecord("web", (VIP4, VIP6), "fixed", 1764000000.5)
+    value = encode_vip(record)
+    assert value == (
+        b'{"v":1,"addresses":["192.0.2.80","2001:db8::80"],"requested":"fixed",'
+        b'"since":1764000000.5}'
+    )
+    assert decode_vip("k", "web", value, 7) == record
+    assert decode_vip("k", "web", value, 7).revision == 7
+    assert encode_vip_owner("web") == b'{"v":1,"service":"web"}'
+    assert decode_vip_owner("k", encode_vip_owner("web")) == "web"
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        (b"[]", "value"),
+        (b"{}", "addresses"),
+        (b'{"addresses":[]}', "addresses"),
+        (b'{"addresses":["192.0.2.1","192.0.2.2"]}', "addresses"),
+        (b'{"addresses":["224.0.0.1"]}', "addresses"),
+        (b'{"addresses":["192.0.2.1"]}', "requested"),
+        (b'{"addresses":["192.0.2.1"],"requested":"auto","since":-1}', "since"),
+    ],
+)
+def test_bad_records_of_an_address(value: bytes, field: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        decode_vip("k", "web", value)
+    assert caught.value.fault.subject == field
+
+
+@pytest.mark.parametrize("value", [b"5", b"{}", b'{"service":"A"}', b'{"service":5}'])
+def test_bad_owners_of_an_address(value: bytes) -> None:
+    with pytest.raises(RecordError):
+        decode_vip_owner("k", value)
 
 
 def test_an_alias_is_a_record_whose_host_is_a_name() -> None:
@@ -345,6 +404,13 @@ def test_records_of_other_producers(value: bytes, expected: Endpoint) -> None:
         (OURS % b'"alpn":["h,2"]', "alpn"),
         (OURS % b'"prefer":""', "prefer"),
         (OURS % b'"prefer":"near"', "prefer"),
+        (OURS % b'"rescue":"no"', "rescue"),
+        (OURS % b'"rescue":0', "rescue"),
+        (OURS % b'"vip":"192.0.2.80"', "vip"),
+        (OURS % b'"vip":["192.0.2.80","192.0.2.81"]', "vip"),
+        (OURS % b'"vip":["ff02::1"]', "vip"),
+        (OURS % b'"affinity":true', "affinity"),
+        (OURS % b'"affinity":""', "affinity"),
     ],
 )
 def test_a_bad_record_is_named_with_key_field_and_expectation(value: bytes, field: str) -> None:
@@ -421,6 +487,10 @@ def test_keys() -> None:
         == "/discod/v1/a.b.example/withdrawn/alpha/web/x"
     )
     assert keys.refused("alpha", "c1") == "/discod/v1/a.b.example/refused/alpha/c1"
+    assert keys.vip("web") == "/discod/v1/a.b.example/vip/service/web"
+    assert keys.vip_owner(VIP6) == "/discod/v1/a.b.example/vip/address/2001:db8::80"
+    assert keys.vip("web").startswith(keys.vips)
+    assert keys.vip_owner(VIP4).startswith(keys.vips)
 
 
 @given(host=LABELS, id_=st.builds(EndpointId, SERVICES, LABELS | st.just("")))
@@ -428,6 +498,9 @@ def test_keys_survive(host: str, id_: EndpointId) -> None:
     assert KEYS.parse(KEYS.record(id_)) == RecordKey(id_)
     assert KEYS.parse(KEYS.host(host)) == HostKey(host)
     assert KEYS.parse(KEYS.refused(host, "c1")) == RefusedKey(host, "c1")
+    assert KEYS.parse(KEYS.vip(id_.service)) == VipKey(id_.service)
+    for address in (VIP4, VIP6):
+        assert KEYS.parse(KEYS.vip_owner(address)) == VipOwnerKey(address)
     if id_.instance:
         assert KEYS.parse(KEYS.withdrawn(host, id_)) == WithdrawnKey(host, id_)
 
@@ -469,6 +542,12 @@ def test_keys_that_are_not_ours_to_read(key: str) -> None:
         "/discod/v1/discod.internal/hosts/A B",
         "/discod/v1/discod.internal/withdrawn/alpha/web/*",
         "/discod/v1/discod.internal/refused//c1",
+        "/discod/v1/discod.internal/vip/service/A",
+        "/discod/v1/discod.internal/vip/service/any",  # no service can have that name
+        "/discod/v1/discod.internal/vip/address/web",
+        "/discod/v1/discod.internal/vip/address/2001:DB8::1",  # a second key of one address
+        "/discod/v1/discod.internal/vip/address/2001:db8:0::1",
+        "/discod/v1/discod.internal/vip/address/fe80::1%lo",
     ],
 )
 def test_malformed_keys(key: str) -> None:

@@ -36,6 +36,8 @@ from tests.resolving import NAMED, endpoint, made, zone_with
 D = "discod.internal"
 TYPES = (1, 2, 5, 6, 12, 16, 28, 33, 64, 65, 99, 257)
 
+VIP = ip_address("10.96.0.7"), ip_address("2001:db8:96::7")
+
 seeds = st.integers(0, 2**32)
 """Of random catalogs: composed by hypothesis from its own strategies each would cost 50 ms."""
 
@@ -59,6 +61,7 @@ def some_endpoint(rng: random.Random) -> Endpoint:
         ttl=one([0, 5, 60]),
         alpn=one([(), ("h2",)]),
         prefer=one([None, "local", "none"]),
+        vip=one([(), (), (), VIP, VIP[:1], VIP[1:], (ip_address("10.96.0.8"),)]),
     )
 
 

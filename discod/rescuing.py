@@ -1,0 +1,130 @@
+"""Rescue joined to the daemon, where it or service addresses are configured.
+
+Rule: beside `discod.daemon` the one module that imports `discod.rescue`, and only once it is
+configured. Without it every method does nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from discod.keeper import Keeper
+from discod.metrics import Metrics
+from discod.model.endpoint import Address, Host
+from discod.model.rescue import Unit
+from discod.model.settings import Settings
+from discod.view import RescueView
+
+if TYPE_CHECKING:
+    from discod.rescue.service import RescueService
+
+LISTED_MAX = 5.0
+"""Seconds that Docker's list of containers is waited for at the start; an address that a container
+turns out to have after that is no longer looked after then."""
+LISTED_PERIOD = 0.05
+"""Seconds between two looks whether it is there."""
+
+
+class Containers(Protocol):
+    """The announcer, as far as rescue needs it."""
+
+    def listen(self, call: Callable[[], None]) -> None:
+        """Call `call` whenever a container may have changed."""
+        ...
+
+    def listed(self) -> bool:
+        """Whether all containers are known; true as well where Docker is not watched."""
+        ...
+
+    def units(self, own: Sequence[Address]) -> Mapping[str, Unit]:
+        """All running containers, by id."""
+        ...
+
+
+class Rescuing:
+    """Rescue as the daemon has it.
+
+    Args:
+        settings: All of them.
+        host: The record of this host.
+        keeper: Has the Catalog. What is used again leaves the kernel before later listeners hear.
+        containers: The announcer.
+        metrics: Where it counts.
+        rng: For jitter.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        host: Host,
+        keeper: Keeper,
+        containers: Containers,
+        metrics: Metrics,
+        rng: random.Random,
+    ) -> None:
+        self._service: RescueService | None = None
+        self._keeper = keeper
+        self._containers = containers
+        self._host = host
+        if not settings.rescue.enabled and not settings.vip.pool:
+            return
+        from discod.rescue.assembly import kernel
+        from discod.rescue.service import RescueService
+
+        self._service = RescueService(
+            settings.rescue,
+            host,
+            settings.dns.prefer,
+            kernel(rng),
+            metrics,
+            units=lambda: containers.units(self._host.addresses),
+            rng=rng,
+            wall=time.time,
+        )
+        keeper.listen(self._service.update)
+        containers.listen(self._service.refresh)
+
+    @property
+    def view(self) -> RescueView | None:
+        """What the API sees."""
+        return self._service
+
+    def reconfigure(self, settings: Settings, host: Host) -> None:
+        """Take what of other settings needs no restart, and another record of this host."""
+        self._host = host
+        if self._service is not None:
+            self._service.reconfigure(settings.rescue, host, settings.dns.prefer)
+
+    async def run(self) -> None:
+        """Serve until cancelled; without rescue it returns at once."""
+        if self._service is None:
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._service.run)
+            await self._keeper.ready.wait()
+            with trio.move_on_after(LISTED_MAX):
+                while not self._containers.listed():  # noqa: ASYNC110 - once, at the start
+                    await trio.sleep(LISTED_PERIOD)
+            self._service.begin(self._keeper.catalog)
+
+
+async def cleanup(settings: Settings) -> tuple[list[str], list[str]]:
+    """Take away all that rescue has left on this host, without a running daemon.
+
+    Returns:
+        What was done, and what could not be, in words.
+    """
+    del settings
+    from discod.kernel.commands import CommandFailed
+    from discod.rescue.table import Table
+
+    try:
+        await Table().remove()
+    except (CommandFailed, OSError) as error:
+        return [], [f"tables: {error}"]
+    return ["tables removed"], []

@@ -1,0 +1,1 @@
+"""Flows of dead places against a real kernel, in namespaces."""

@@ -1,0 +1,1 @@
+"""Rescue's packet filter tables on a real kernel, in namespaces of its own."""
