@@ -57,6 +57,7 @@ from discod.store_word import StoreWord
 from discod.suspects import Suspects
 from discod.twin import TwinWatch
 from discod.view import Announcement, StoreReport
+from discod.vips import Vips
 from resolver.forwarding.pool import OwnUpstreamError
 from resolver.server import Resolver
 from resolver.transfer.service import TransferService
@@ -135,7 +136,14 @@ class Daemon:
         record = self._host_record(bgp=False)
         self._routing = Routing(settings.bgp, record, *routed, self._announce_host)
         # Before the resolver hears of a change: what is used again is not redirected any more.
-        self._rescuing = Rescuing(settings, record, self.keeper, view, self.metrics, rng)
+        self._vips = Vips(settings.vip, store, self._keys, self.announcer, rng=rng, wall=time.time)
+        self.keeper.listen(self._vips.update)
+        view.listen(self._vips.refresh)
+        self._rescuing = Rescuing(
+            settings, record, self.keeper, view, self.metrics, rng,
+            take_over=self._routing.take_over,
+            follows=lambda follows: self.resolver.set_fronted(follows),
+        )  # fmt: skip
         self.rescue = self._rescuing.view
         self._transfer_zone = Zone(settings.dns, self._host_record())
         self._transfers = TransferService(
@@ -159,12 +167,6 @@ class Daemon:
         self._dns_ready = False
         self._bound: list[str] = []
         self.metrics.catalog_age.set_function(lambda: self.store.age)
-        self.metrics.catalog_endpoints.set_function(
-            lambda: sum(len(instances) for instances in self.catalog.services.values())
-        )
-        self.metrics.catalog_services.set_function(lambda: len(self.catalog.services))
-        self.metrics.catalog_hosts.set_function(lambda: len(self.catalog.hosts))
-        self.metrics.catalog_invalid.set_function(lambda: len(self.catalog.invalid))
 
     # Tasks --------------------------------------------------------------------------------------
 
@@ -187,6 +189,7 @@ class Daemon:
             answering.start_soon(self._suspects.run)
             answering.start_soon(self._routing.run)
             answering.start_soon(self._rescuing.run)
+            answering.start_soon(self._vips.run)
             if self._hints is not None:
                 answering.start_soon(self._hints.run)
             if self._liveness is not None:
@@ -379,7 +382,7 @@ class Daemon:
 
     def producers(self) -> tuple[ProducerReport, ...]:
         """Everything of this host that offers or could offer endpoints."""
-        return self.announcer.reports()
+        return self._vips.told(self.announcer.reports())
 
     def parts(self) -> tuple[PartReport, ...]:
         """Every part that readiness depends on."""
@@ -439,6 +442,10 @@ class Daemon:
         if confirmed:
             return f"{what} {said}, confirmed by the store{unsaved}"
         return f"{what} {said}; the store is yet to confirm ({self.store.error or 'busy'}){unsaved}"
+
+    async def release_vip(self, service: str) -> str:
+        """Give the addresses of a service back, so that another one can get them."""
+        return await self._vips.release(service)
 
     def announce(
         self, services: tuple[ServiceSettings, ...]

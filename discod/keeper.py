@@ -65,6 +65,12 @@ class Keeper:
         """Set with the first snapshot."""
         self.connected = False
         self.error = "no snapshot yet"
+        metrics.catalog_endpoints.set_function(
+            lambda: sum(len(instances) for instances in self.catalog.services.values())
+        )
+        metrics.catalog_services.set_function(lambda: len(self.catalog.services))
+        metrics.catalog_hosts.set_function(lambda: len(self.catalog.hosts))
+        metrics.catalog_invalid.set_function(lambda: len(self.catalog.invalid))
 
     @property
     def catalog(self) -> Catalog:

@@ -56,6 +56,8 @@ class Rescuing:
         containers: The announcer.
         metrics: Where it counts.
         rng: For jitter.
+        take_over: Called with the addresses of dead hosts' containers that are to be announced.
+        follows: Called with whether this host's kernel spreads over services' own addresses.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class Rescuing:
         containers: Containers,
         metrics: Metrics,
         rng: random.Random,
+        take_over: Callable[[frozenset[Address]], None],
+        follows: Callable[[bool], None],
     ) -> None:
         self._service: RescueService | None = None
         self._keeper = keeper
@@ -86,6 +90,9 @@ class Rescuing:
             rng=rng,
             wall=time.time,
         )
+        self._service.took_over = take_over
+        if settings.vip.pool:
+            self._service.follows = follows
         keeper.listen(self._service.update)
         containers.listen(self._service.refresh)
 

@@ -36,6 +36,9 @@ LOOK_AGAIN = 30.0
 RELEASE_TRIES = 5
 """Tries of a release that somebody's change got ahead of."""
 
+SLICE = 64
+"""Keys that are read in one go; about a millisecond."""
+
 Held = Mapping[str, tuple[Address, ...]]
 """Service -> its own addresses."""
 
@@ -88,6 +91,7 @@ class Vips:
         self._catalog: Catalog | None = None
         self._wake = trio.Event()
         self._judged: tuple[frozenset[VipWish], Held] | None = None
+        self._given = 0
         self.held: Held = MappingProxyType({})
         """What services have; of those asked for here also what the store has lost and is to get
         again."""
@@ -102,17 +106,21 @@ class Vips:
         Producers are read anew here, and not by a task: at the start, before anything is written,
         they must have the addresses that they had before.
         """
-        del change
         before, self._catalog = self._catalog, catalog
         if before is not None and before.vips is catalog.vips:
             return
+        named = catalog.vips if before is None else change.services
         wished = {wish.service for wish in self._asking.vip_wishes()}
-        lost = {s: a for s, a in self.held.items() if s in wished and s not in catalog.vips}
-        held = {**lost, **catalog.vips}
-        if held != self.held:
-            ours = any(held.get(service) != self.held.get(service) for service in wished)
+        held = dict(catalog.vips)
+        gone = self.held.keys() - held.keys()
+        if gone:  # those of services that are asked for here are to be had again
+            taken = {address for addresses in held.values() for address in addresses}
+            kept = [s for s in gone & wished if taken.isdisjoint(self.held[s])]
+            held.update((service, self.held[service]) for service in kept)
+        moved = {s for s in (*named, *gone) if held.get(s) != self.held.get(s)}
+        if moved:
             self.held = MappingProxyType(held)
-            self._asking.learn_vips(self.held, ours=ours)
+            self._asking.learn_vips(self.held, ours=not moved.isdisjoint(wished))
         self._wake.set()
 
     def refresh(self) -> None:
@@ -151,8 +159,11 @@ class Vips:
         while True:
             self._wake = trio.Event()
             try:
+                before = self._given
                 settled = await self._settle()
                 failing = False
+                if self._given != before:
+                    backoff.reset()  # there is progress
             except (StoreUnavailable, StoreRejected) as error:
                 if not failing:
                     log.warning("service addresses wait for the store", extra=fields(error=error))
@@ -189,6 +200,7 @@ class Vips:
         book = await self._read()
         avoid = {address for host in catalog.hosts.values() for address in host.addresses}
         faults: dict[VipWish, Fault] = {}
+        overtaken = False
         for wish in self._ordered(unmet):
             has = book.of(wish.service)
             if satisfied(wish, has, self._pool):
@@ -206,8 +218,10 @@ class Vips:
             except Refused as refused:
                 faults[wish] = Fault(wish.subject, wish.value, str(refused))
                 continue
-            if not await self._give(book, wish, found):
-                return False
+            # Whoever was quicker has changed some keys, not all: the others are gone on with.
+            overtaken |= not await self._give(book, wish, found)
+        if overtaken:
+            return False
         self._tell(faults)
         self._judged = judged
         return True
@@ -226,7 +240,9 @@ class Vips:
     async def _read(self) -> _Book:
         snapshot = await self._store.snapshot([self._keys.vips])
         book = _Book()
-        for item in snapshot.items:
+        for number, item in enumerate(snapshot.items, 1):
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()  # the end of an endpoint shall not wait for it
             book.revisions[item.key] = item.revision
             try:
                 match self._keys.parse(item.key):
@@ -272,6 +288,7 @@ class Vips:
         book.put_service(service, record)
         for address in found:
             book.put_owner(address, service)
+        self._given += 1
         log.info(
             "service address given out",
             extra=fields(

@@ -31,10 +31,12 @@ class Domain:
         apex: The domain.
         settings: ``[dns]``.
         own: This host.
+        fronted: See `set_fronted`.
     """
 
-    def __init__(self, apex: Name, settings: DnsSettings, own: Host) -> None:
+    def __init__(self, apex: Name, settings: DnsSettings, own: Host, *, fronted: bool) -> None:
         self.apex = apex
+        self.fronted = fronted
         self._own = own
         self._datacenters = frozenset({consul.DEFAULT_DATACENTER, own.zone.encode()} - {b""})
         self._view = view_of(settings.prefer, own, ())
@@ -68,6 +70,17 @@ class Domain:
         if change is None or change.hosts:
             self.hosts = HostNames(self.apex, catalog.hosts, self._own)
             self._set_view()
+
+    def set_fronted(self, fronted: bool) -> None:
+        """Say whether services' own addresses stand for their endpoints.
+
+        Costs what is compiled of services that have some.
+        """
+        if fronted == self.fronted:
+            return
+        self.fronted = fronted
+        for service in [name for name, names in self._compiled.items() if names.may_front]:
+            self._compiled_size -= len(self._compiled.pop(service))
 
     def _set_view(self) -> None:
         view = view_of(self._prefer, self._own, self._catalog.hosts.values())
@@ -157,7 +170,8 @@ class Domain:
         instances = self._catalog.services.get(name)
         if not instances:
             return None
-        return ServiceNames((name.encode(), *self.apex), instances.values(), self._view)
+        apex = (name.encode(), *self.apex)
+        return ServiceNames(apex, instances.values(), self._view, fronted=self.fronted)
 
     # All of it, for zone transfers --------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The resolver as the daemon sees it: sockets, the zones and the forwarder put together.
 
-Rule: `update` and `set_stale` are called by the task that owns the Catalog and never wait;
-everything else happens inside `serve`.
+Rule: `update`, `set_stale` and `set_fronted` are called by the task that owns the Catalog and never
+wait; everything else happens inside `serve`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Resolver:
         self._news = News(self._config(settings))
         self.workers: Workers | None = None
         """Those that serve, if any do."""
-        self._zone = Zone(settings, host)
+        self._zone = Zone(settings, host, fronted=False)
         self._responder = Responder(self._zone, settings, rng, self._secrets)
         self._counts = Counts(metrics, settings.domain)
         self._listening: tuple[ListenAddress, ...] = settings.listen
@@ -132,6 +132,23 @@ class Resolver:
         self._responder.stale = stale
         self._responder.ready = ready
         self._news.set_stale(stale, ready)
+
+    def set_fronted(self, fronted: bool) -> None:
+        """Say whether this host's kernel spreads services' own addresses (VIPs); at first not.
+
+        Until it does, names lead to the endpoints, as if there were no such addresses. Zone
+        transfers always have them. Nothing is done when it is as before; a change costs a look at
+        each endpoint, and answers of services with such addresses are made anew.
+        """
+        zone = self._zone
+        if fronted == zone.fronted:
+            return
+        zone.set_fronted(fronted)
+        services = self._news.catalog.services
+        self._recall.changed(
+            [name for name, some in services.items() if any(e.vip for e in some.values())]
+        )
+        self._news.set_fronted(fronted)
 
     def reload(self, settings: DnsSettings) -> tuple[str, ...]:
         """Put changed settings in force; the names of those that need a restart are returned."""

@@ -50,12 +50,23 @@ class ServiceNames:
         apex: ``<service>.<domain>``.
         endpoints: Those that are up, in any order.
         view: Whom to prefer.
+        fronted: Whether what stands for the service may stand there.
     """
 
-    def __init__(self, apex: Name, endpoints: Iterable[Offered], view: View = locality.ALL) -> None:
+    def __init__(
+        self,
+        apex: Name,
+        endpoints: Iterable[Offered],
+        view: View = locality.ALL,
+        *,
+        fronted: bool = True,
+    ) -> None:
         self.apex = apex
         self.index = Index(endpoints)
-        self._front = front_of(self.index.endpoints)
+        front = front_of(self.index.endpoints)
+        self.may_front = front is not None
+        """Whether it matters to these names if they are `fronted`."""
+        self._front = front if fronted else None
         self._maker = Maker(apex, self.index, self._front)
         self._view = view
         self._prefer = view.preference(self.index.endpoints)

@@ -1,7 +1,8 @@
 """Our zones: the Catalog as names (RFC 1034, section 4.3.2, for a server that is authoritative).
 
-Rule: what a name answers depends on the present Catalog, this host's own name and the settings
-only, never on the path that led to it. Pure: the order of answers comes from the caller's `rng`.
+Rule: what a name answers depends on the present Catalog, this host's own name, whether services'
+own addresses work where the answers go, and the settings only, never on the path that led to it.
+Pure: the order of answers comes from the caller's `rng`.
 """
 
 from __future__ import annotations
@@ -47,11 +48,12 @@ class Zone:
     Args:
         settings: ``[dns]``; its domain holds for good.
         own: This host.
+        fronted: See `set_fronted`; a zone for many hosts, as in transfers, is.
     """
 
-    def __init__(self, settings: DnsSettings, own: Host) -> None:
+    def __init__(self, settings: DnsSettings, own: Host, *, fronted: bool = True) -> None:
         self.apex = to_name(settings.domain)
-        self._domain = Domain(self.apex, settings, own)
+        self._domain = Domain(self.apex, settings, own, fronted=fronted)
         self._catalog = Catalog(settings.domain)
         self._index: reverse.ReverseIndex | None = None
         self._start: RR | None = None
@@ -80,6 +82,19 @@ class Zone:
             self._index.change(before.get(service, {}), catalog.services.get(service, {}))
         if change.hosts:
             self._index.set_hosts(self._domain.hosts.addresses)
+
+    @property
+    def fronted(self) -> bool:
+        """See `set_fronted`."""
+        return self._domain.fronted
+
+    def set_fronted(self, fronted: bool) -> None:
+        """Say whether services' own addresses (VIPs) stand for their endpoints.
+
+        If not, every name of the domain is as if there were none. Whose such an address is, its PTR
+        says all the same: it is true on every host, and leads nobody there.
+        """
+        self._domain.set_fronted(fronted)
 
     @property
     def serial(self) -> int:

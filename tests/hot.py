@@ -32,7 +32,7 @@ class Hot:
     def __init__(self, catalog: Catalog, settings: DnsSettings | None = None) -> None:
         self.settings = settings or DnsSettings()
         self.replica = Replica(self.settings.domain)
-        self.zone = Zone(self.settings, OWN)
+        self.zone = Zone(self.settings, OWN, fronted=False)
         self.responder = Responder(self.zone, self.settings, random.Random(5), SECRETS)
         self.memo: Memo[Found] = Memo(
             self._respond, self._limited, address_of, lambda f: f, self.zone, random.Random(6)
@@ -50,6 +50,7 @@ class Hot:
         hosts: bool = True,
         reset: bool = False,
         stale: bool = False,
+        fronted: bool = True,
     ) -> Change | None:
         """Take a step, over the wire form."""
         self._number += 1
@@ -60,7 +61,9 @@ class Hot:
             aliases = catalog.aliases.get(service, {}).values()
             told.append((service, pack(endpoints, aliases) if endpoints or aliases else None))
         told_hosts = pack_hosts(catalog.hosts.values()) if hosts or reset else None
-        step = Services(self._number, catalog.revision, True, stale, told_hosts, tuple(told), reset)
+        step = Services(
+            self._number, catalog.revision, True, stale, told_hosts, tuple(told), reset, fronted
+        )
         step = read_services(services_frame(step)[HEAD:])
         before = self.replica.stale
         change = self.replica.apply(step)
@@ -69,7 +72,11 @@ class Hot:
         self.memo.labels, self.memo.aliases = self.replica.labels, self.replica.aliases
         if change is None or change.hosts or step.stale != before:
             self.memo.clear()
-        self.memo.changed([service for service, _ in step.services])
+        names = [service for service, _ in step.services]
+        if step.fronted != self.zone.fronted:
+            self.zone.set_fronted(step.fronted)
+            names += self.replica.may_front()
+        self.memo.changed(names)
         return change
 
     def find(self, packet: bytes, client: bytes = CLIENT) -> Found | None:
@@ -94,7 +101,7 @@ class Hot:
         """The slow path over a zone of its own, made anew after each step."""
         if self._fresh is not None:
             return self._fresh
-        zone = Zone(self.settings, OWN)
+        zone = Zone(self.settings, OWN, fronted=self.zone.fronted)
         zone.update(self.replica.catalog, None)
         made = Responder(zone, self.settings, random.Random(9), SECRETS)
         made.ready, made.stale = self.responder.ready, self.responder.stale

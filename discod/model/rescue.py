@@ -57,7 +57,7 @@ class Stale:
     """Whether connections that are established to it end at once: not while what stood there may
     still bring them to an end (stopping, drained)."""
     why: str
-    """For people: the value of a `Reason`, or ``lost``."""
+    """For people: the value of a `Reason`, ``lost``, or ``moved`` (it is up at another place)."""
     since: float
     """When it went, Unix seconds."""
     until: float

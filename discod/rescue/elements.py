@@ -19,7 +19,7 @@ from discod.rescue.ruleset_layout import Element, Family
 from discod.rescue.ruleset_text import TABLE
 
 _SUBSYSTEM: Final = 10 << 8
-_GETTABLE, _DELSETELEM = _SUBSYSTEM | 1, _SUBSYSTEM | 14
+_GETTABLE, _DELSETELEM, _DESTROYSETELEM = _SUBSYSTEM | 1, _SUBSYSTEM | 14, _SUBSYSTEM | 30
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _ERROR: Final = 2
 _REQUEST, _ACK = 1, 4
@@ -62,13 +62,15 @@ def _message(kind: int, flags: int, sequence: int, family: int, payload: bytes =
     return head + struct.pack("!BBH", family, 0, resource) + payload
 
 
-def deletion(some: Sequence[Element], first: int) -> bytes:
+def deletion(some: Sequence[Element], first: int, *, lenient: bool) -> bytes:
     """One batch that deletes all of `some`, of which number i has the sequence number `first` + i.
 
     The last asks for an answer; the others are only answered where they fail. The kernel looks at
-    all of them before it gives a batch up, so one pass finds every element that is not there.
+    all of them before it gives a batch up, so one pass finds every element that is not there. In a
+    `lenient` one that is no failure (Linux 6.3).
     """
     last = len(some) - 1
+    kind = _DESTROYSETELEM if lenient else _DELSETELEM
     parts = [_message(_BATCH_BEGIN, 0, first - 1, 0)]
     for i, element in enumerate(some):
         name = attribute(_LIST_SET, element.set.encode() + b"\0")
@@ -76,7 +78,7 @@ def deletion(some: Sequence[Element], first: int) -> bytes:
         listed = attribute(_LIST_ELEMENTS | NESTED, attribute(_LIST_ELEM | NESTED, value))
         flags = _ACK if i == last else 0
         payload = _NAME + name + listed
-        parts.append(_message(_DELSETELEM, flags, first + i, _FAMILY[element.family], payload))
+        parts.append(_message(kind, flags, first + i, _FAMILY[element.family], payload))
     parts.append(_message(_BATCH_END, 0, first + last + 1, 0))
     return b"".join(parts)
 

@@ -49,22 +49,22 @@ def transaction(before: Plan | None, after: Plan, *, bridged: bool = True) -> st
 def _change(before: Plan, after: Plan, bridged: bool) -> str:
     old_links = Links(before.bridges)
     new_links = old_links if after.bridges == before.bridges else Links(after.bridges)
-    removed: set[Element] = set()
-    added: set[Element] = set()
+    removed: list[Element] = []
+    added: list[Element] = []
     for place in _candidates(before, after):
-        old = set(elements(before, place, old_links))
-        new = set(elements(after, place, new_links))
-        removed |= old - new
-        added |= new - old
-    removed -= added
-    removed -= still_ended(after, removed)
+        old = list(elements(before, place, old_links))
+        new = list(elements(after, place, new_links))
+        removed += [element for element in old if element not in new]
+        added += [element for element in new if element not in old]
+    if kept := still_ended(after, removed):
+        removed = [element for element in removed if element not in kept]
     if not bridged:
-        removed = {element for element in removed if element.family == "inet"}
-        added = {element for element in added if element.family == "inet"}
+        removed = [element for element in removed if element.family == "inet"]
+        added = [element for element in added if element.family == "inet"]
     lines: list[str] = []
     out: list[str] = []
     if any(e.family == "bridge" for e in removed) and not on_bridges(after, new_links):
-        removed = {element for element in removed if element.family == "inet"}
+        removed = [element for element in removed if element.family == "inet"]
         out.append(f"delete table bridge {text.TABLE}\n")
     elif any(e.family == "bridge" for e in added) and not on_bridges(before, old_links):
         lines.append(text.BRIDGE)
@@ -88,16 +88,23 @@ def _candidates(before: Plan, after: Plan) -> Iterator[Place]:
         and _alive(before, pool) != _alive(after, pool)
     }
     everything = before.refuse != after.refuse or before.bridges != after.bridges
-    if before.stale is not after.stale or life or everything:
+    if everything:
+        yield from after.stale
+    elif before.stale is not after.stale or life:
+        # By identity first: to hash an address takes longer than all else here.
+        same = set(map(id, before.stale.values()))
         for place, stale in after.stale.items():
-            old = before.stale.get(place)
-            if (
-                everything
-                or (old is not stale and (old is None or _differ(old, stale)))
-                or (life and stale.pool in life)
-            ):
+            if id(stale) not in same:
+                old = before.stale.get(place)
+                if old is None or _differ(old, stale) or stale.pool in life:
+                    yield place
+            elif life and stale.pool in life:
                 yield place
-        yield from (place for place in before.stale if place not in after.stale)
+    if before.stale is not after.stale:
+        same = set(map(id, after.stale.values()))
+        for place, stale in before.stale.items():
+            if id(stale) not in same and place not in after.stale:
+                yield place
     if before.vips is not after.vips or life:
         for place, pool in after.vips.items():
             if before.vips.get(place) != pool or pool in life:
@@ -168,7 +175,7 @@ def _elements(verb: str, some: Iterable[Element]) -> Iterator[str]:
         whole = f"{key} : {data}" if data and verb == "add" else key
         by_set.setdefault((family, name), []).append(whole)
     for (family, name), found in sorted(by_set.items()):
-        yield _verb(verb, family, name, sorted(found))
+        yield _verb(verb, family, name, sorted(set(found)))
 
 
 def _verb(verb: str, family: str, name: str, some: Iterable[str]) -> str:

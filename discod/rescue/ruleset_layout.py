@@ -43,6 +43,9 @@ SETS: Final[tuple[tuple[Family, str], ...]] = (
 )  # fmt: skip
 
 
+GONE: Final = ("gone4", "gone6")
+
+
 class Links:
     """Which link-layer address frames to an address on a bridge of this host are given."""
 
@@ -111,14 +114,25 @@ def ended(plan: Plan, place: Place) -> Iterator[Element]:
             yield Element("inet", f"gone{where.address.version}", where)
 
 
-def still_ended(plan: Plan, some: Iterable[Element]) -> set[Element]:
-    """Of `some`, what a place has in ``gone`` anyhow: two may have one container behind them."""
-    asked = {element.place: element for element in some if element.set.startswith("gone")}
-    kept: set[Element] = set()
-    if asked:
-        for place, stale in plan.stale.items():
-            if stale.cut:
-                kept |= {asked[where] for where in (place, stale.backend) if where in asked}
+def still_ended(plan: Plan, some: Iterable[Element], but: Set[Place] = frozenset()) -> set[Element]:
+    """Of `some`, what the plan has in ``gone`` anyhow: two may have one container behind them.
+
+    Args:
+        plan: A plan.
+        some: Elements.
+        but: Places of the plan that do not count, neither as places nor behind one.
+    """
+    asked = {
+        element.place: element
+        for element in some
+        if element.set in GONE and element.place not in but
+    }
+    if not asked:
+        return set()
+    kept = {e for place, e in asked.items() if (own := plan.stale.get(place)) and own.cut}
+    for place, stale in plan.stale.items():
+        if stale.backend is not None and stale.cut and stale.backend in asked and place not in but:
+            kept.add(asked[stale.backend])
     return kept
 
 
@@ -143,6 +157,8 @@ def on_bridges(plan: Plan, links: Links) -> bool:
     )
 
 
-def everywhere(place: Place) -> list[Element]:
-    """Where a place could be at all."""
-    return [Element(family, f"{name}{place.address.version}", place) for family, name in SETS]
+def everywhere(some: Iterable[Place]) -> Iterator[Element]:
+    """Where places could be at all."""
+    for place in some:
+        for family, name in SETS:
+            yield Element(family, f"{name}{place.address.version}", place)

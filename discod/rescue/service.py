@@ -109,6 +109,9 @@ class RescueService:
         self._begun = False
         self._bridges: tuple[Bridge, ...] = ()
         self._dirty = trio.Event()
+        self.follows: Callable[[bool], None] = lambda follows: None
+        """Called with whether the kernel does as the last plan says."""
+        self._planned: Plan | None = None
         self._changed_at: float | None = None  # the oldest change that the kernel has not
         self.took_over: Callable[[frozenset[Address]], None] = lambda addresses: None
         """Called with the addresses of dead hosts' containers that this host is to announce."""
@@ -132,7 +135,7 @@ class RescueService:
     def update(self, catalog: Catalog, change: Change) -> None:
         """Take a change of the Catalog; what is used again has left the kernel on return."""
         self._catalog = catalog
-        if self._begun and (change.services or change.hosts or change.entries):
+        if self._begun:
             self._take(self._book.update(catalog, change, self._wall()))
 
     def refresh(self) -> None:
@@ -170,8 +173,10 @@ class RescueService:
             self._known.update(self._catalog.hosts)
             name = self.report.host.name
             self.took_over(taken_over(step.plan, self._catalog, self._known, name))
-        if self._changed_at is None:
-            self._changed_at = trio.current_time()
+        if step.plan is not self._planned:
+            self._planned = step.plan
+            if self._changed_at is None:
+                self._changed_at = trio.current_time()
         self._metrics.rescue_entries.set(len(step.plan.stale))
         self._metrics.vips.set(len(step.plan.vips))
         self._dirty.set()
@@ -213,9 +218,8 @@ class RescueService:
             except (CommandFailed, OSError) as error:
                 self._fault("apply", error)
                 works = False
-            self._neighbours.want(
-                {s.place.address: s.mac for s in plan.stale.values() if s.mac}, plan.bridges
-            )
+            self.follows(works and self._begun)
+            self._neighbours.want(self._unanswered(plan), plan.bridges)
             self._flows.set()
             if works:
                 self._well()
@@ -225,6 +229,12 @@ class RescueService:
             else:
                 await trio.sleep(backoff.pause())
                 self._dirty.set()
+
+    def _unanswered(self, plan: Plan) -> dict[Address, bytes]:
+        """Addresses that nobody answers for: what stops or is paused does so itself."""
+        held = {address for unit in self._units().values() for address in unit.addresses}
+        stale = plan.stale.values()
+        return {s.place.address: s.mac for s in stale if s.mac and s.place.address not in held}
 
     async def _end_flows(self) -> None:
         while True:

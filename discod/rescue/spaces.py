@@ -72,6 +72,7 @@ class _Job(Generic[R]):
         self._lock = threading.Lock()
         self._count = len(pids)
         self.results: list[R] = []
+        self._failed: list[tuple[int, OSError]] = []
         self._faults: list[BaseException] = []
 
     def run(self) -> None:
@@ -91,6 +92,13 @@ class _Job(Generic[R]):
             )
         elif self._last:
             self._last()
+        if self._failed:
+            # Once, not for each: where one may not be entered, none may.
+            pid, error = self._failed[0]
+            log.warning(
+                "nothing done in some network namespaces",
+                extra=fields(count=len(self._failed), pid=pid, error=error),
+            )
         if self._faults:
             raise self._faults[0]
 
@@ -106,11 +114,7 @@ class _Job(Generic[R]):
                     if pid == 0 or self._enter(pid):
                         self.results.append(self._work(self._until))
                 except OSError as error:
-                    if error.errno not in _GONE:
-                        log.warning(
-                            "nothing done in a network namespace",
-                            extra=fields(pid=pid, error=error),
-                        )
+                    self._failed.append((pid, error))
         except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for this one
             self._faults.append(error)
 
@@ -119,8 +123,13 @@ class _Job(Generic[R]):
             return next(self._left, None)
 
     def _enter(self, pid: int) -> bool:
-        """Whether it was not entered before in this job."""
-        fd = os.open(_PROC.format(pid), os.O_RDONLY | os.O_CLOEXEC)
+        """Whether it is there, and was not entered before in this job."""
+        try:
+            fd = os.open(_PROC.format(pid), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in _GONE:
+                return False
+            raise
         try:
             inode = os.fstat(fd).st_ino
             with self._lock:

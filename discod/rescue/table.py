@@ -21,14 +21,16 @@ from discod.rescue.elements import Stamp
 from discod.rescue.elements_socket import ElementsSocket
 from discod.rescue.ruleset import transaction
 from discod.rescue.ruleset_layout import (
+    GONE,
+    Element,
     Family,
     Links,
-    ended,
+    elements,
     everywhere,
     on_bridges,
     still_ended,
     without,
-)
+)  # fmt: skip
 from discod.rescue.ruleset_text import TABLE, drop
 from discod.rescue.usage import SETS, counts, places
 
@@ -60,7 +62,9 @@ class Table:
         self._known: tuple[Plan, ...] = ()  # of which anything may be in the kernel
         self._sure = False  # whether that is all, and is there
         self._changing = False
-        self._revoked: set[Place] = set()  # while it was under way
+        self._behind: frozenset[Place] = frozenset()  # containers behind places of these
+        self._out: set[Place] = set()  # which of these `revoke` has taken out since
+        self._revoked: set[Place] = set()  # while a change was under way
         self._bridged = True
         self._told = False
         self._stamps: dict[Family, Stamp | None] = {}
@@ -81,14 +85,18 @@ class Table:
             OSError: what was revoked meanwhile could not be taken out again.
         """
         before = self._known[0] if self._sure else None
-        if before is plan:
+        if before is plan and not self._out:
             return
-        self._known = (*self._known, plan)
-        self._sure, self._changing = False, True
+        if before is not None and self._out:
+            before = without(before, self._out)
+        # Of earlier ones that failed the last is enough: it only says what is behind a place.
+        self._knows(*([before] if before is not None else self._known[-1:]), plan)
+        self._out, self._sure, self._changing = set(), False, True
         try:
             if before is None or not await self._changed(before, plan):
                 await self._replaced(plan)
-            self._known, self._sure = (plan,), True
+            self._knows(plan)
+            self._out, self._sure = set(), True
         finally:
             # Synchronous from here on: no other change can come in between. When that failed or was
             # cancelled, nft may have been done or not.
@@ -138,23 +146,31 @@ class Table:
         self._take_out(gone)
 
     def _take_out(self, gone: set[Place]) -> None:
+        gone = {place for place in gone if not any(place in plan.vips for plan in self._known)}
         if self._sure:
-            plan = self._known[0]
-            behind = {one.backend for one in plan.stale.values() if one.backend}
-            gone = {place for place in gone if place in plan.stale or place in behind}
+            gone = {p for p in gone if p in self._behind or p in self._known[0].stale}
         if not gone:
             return
-        after = tuple(without(plan, gone) for plan in self._known)
-        found = {element for place in gone for element in everywhere(place)}
-        for plan, then in zip(self._known, after, strict=True):
-            ends = {element for place in gone for element in ended(plan, place)}
-            found |= ends - still_ended(then, ends)
-        self._known = after
+        self._out |= gone
+        found: set[Element] = set()
+        for plan in self._known:
+            links = Links(plan.bridges)
+            there = {element for place in gone for element in elements(plan, place, links)}
+            found |= there - still_ended(plan, there, self._out)
+        # Where something is not known, anything may be there, also of an earlier run.
+        some = everywhere(gone)
+        found |= {e for e in some if not self._sure or (e.place in self._behind and e.set in GONE)}
         try:
             self._asked().delete(sorted(found, key=str))
         except OSError:
             self._sure = False
             raise
+
+    def _knows(self, *plans: Plan) -> None:
+        self._known = plans
+        self._behind = frozenset(
+            stale.backend for plan in plans for stale in plan.stale.values() if stale.backend
+        )
 
     def _asked(self) -> ElementsSocket:
         if self._socket is None:

@@ -71,6 +71,9 @@ class Services(NamedTuple):
     """(name, what `pack` made); None: gone."""
     reset: bool = False
     """Forget all services first."""
+    fronted: bool = False
+    """Whether services' own addresses stand for their endpoints (`Zone.set_fronted`); what is told
+    of services does not depend on it."""
 
 
 def frame(kind: Kind, payload: bytes = b"") -> bytes:
@@ -152,6 +155,11 @@ def pack(endpoints: Collection[Offered], aliases: Iterable[Alias] = ()) -> bytes
 def aliased(packed: bytes) -> bool:
     """Whether a packed service has aliases."""
     return bool(packed[0] & _ALIASED)
+
+
+def may_front(packed: bytes) -> bool:
+    """Whether a packed service has addresses of its own."""
+    return bool(packed[0] & _FRONTED)
 
 
 class Row(NamedTuple):

@@ -87,6 +87,10 @@ class Recall:
             (memo.labels.add if exists else memo.labels.discard)(label)
         memo.changed(tuple(change.services))
 
+    def changed(self, services: Sequence[str]) -> None:
+        """Take note that the zone answers otherwise for `services`."""
+        self.memo.changed(services)
+
     def forget(self) -> None:
         """How the Catalog stands with the store is different: so are the answers."""
         self.memo.clear()

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, cast
 
 from discod.model.catalog import Catalog, Change
 from discod.model.endpoint import Alias, Endpoint, Host
-from resolver.hot.protocol import Row, Services, aliased, unpack, unpack_hosts
+from resolver.hot.protocol import Row, Services, aliased, may_front, unpack, unpack_hosts
 
 T = TypeVar("T")
 
@@ -52,6 +52,10 @@ class Replica:
         self.ready = False
         self.stale = False
         self.catalog = Catalog(domain)
+
+    def may_front(self) -> list[str]:
+        """All services that have addresses of their own; an octet of each service is looked at."""
+        return [service for service, packed in self._packed.items() if may_front(packed)]
 
     def apply(self, step: Services) -> Change | None:
         """Take one step; the change for the zone, None when nothing is as it was."""

@@ -41,6 +41,7 @@ class News:
         self.catalog = Catalog(config.settings.domain)
         self.stale = False
         self.ready = False
+        self.fronted = False
         self._feeds: list[Feed] = []
         self._packed: dict[str, bytes | None] = {}
 
@@ -67,6 +68,13 @@ class News:
         """Say how the Catalog stands with the store."""
         if (stale, ready) != (self.stale, self.ready):
             self.stale, self.ready = stale, ready
+            for feed in self._feeds:
+                feed.moved()
+
+    def set_fronted(self, fronted: bool) -> None:
+        """Say whether services' own addresses stand for their endpoints; no service is re-told."""
+        if fronted != self.fronted:
+            self.fronted = fronted
             for feed in self._feeds:
                 feed.moved()
 
@@ -141,7 +149,7 @@ class Feed:
         self._wake()
 
     def moved(self) -> None:
-        """How the Catalog stands with the store is different."""
+        """What each step says beside the Catalog is different."""
         self._head = True
         self._wake()
 
@@ -191,6 +199,7 @@ class Feed:
             hosts=pack_hosts(news.catalog.hosts.values()) if self._hosts else None,
             services=tuple(batch),
             reset=self._reset,
+            fronted=news.fronted,
         )
         self._reset = self._hosts = self._head = False
         return services_frame(step)

@@ -95,7 +95,7 @@ class Worker:
         unlimited = replace(settings, rate_limit=0)  # the loop counts, by the batch
         if self._config is None:
             self._replica = Replica(settings.domain)
-            self._zone = Zone(settings, config.own)
+            self._zone = Zone(settings, config.own, fronted=False)
             self._responder = Responder(self._zone, unlimited, self._rng, config.secrets)
             self._memo = Memo(
                 self._respond, self._limited, address_of, piece, self._zone, self._rng
@@ -132,7 +132,11 @@ class Worker:
         memo.labels, memo.aliases = replica.labels, replica.aliases
         if change is None or change.hosts or step.stale != before:
             memo.clear()
-        memo.changed([service for service, _ in step.services])
+        services = [service for service, _ in step.services]
+        if step.fronted != self._zone.fronted:
+            self._zone.set_fronted(step.fronted)
+            services += replica.may_front()
+        memo.changed(services)
         self._loop.ready = step.ready
         self._shared.slots[APPLIED] = step.number
 

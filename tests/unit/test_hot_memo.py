@@ -169,7 +169,8 @@ def test_memory_says_what_the_slow_path_says_through_all_changes(data: st.DataOb
         stale = data.draw(st.booleans())
         new = data.draw(catalogs(8 + step))
         hosts = new.hosts != catalog.hosts
-        hot.tell(new, difference(catalog, new), hosts=hosts, stale=stale)
+        fronted = data.draw(st.booleans())
+        hot.tell(new, difference(catalog, new), hosts=hosts, stale=stale, fronted=fronted)
         catalog = new
     for query in asked * 3:
         same(hot, query)

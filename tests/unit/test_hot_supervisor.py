@@ -517,6 +517,21 @@ async def test_changes_reach_real_workers() -> None:
         await answers(1)
 
 
+async def test_real_workers_are_told_whether_services_own_addresses_stand() -> None:
+    vip = ip_address("10.96.0.7")
+    state = state_of(items([replace(e, vip=(vip,)) for e in WEB]))
+    async with resolving(workers=2) as rig:
+        rig.resolver.update(state.catalog, None)
+        for fronted, count in ((False, 2), (True, 1), (False, 2)):
+            rig.resolver.set_fronted(fronted)
+            with trio.fail_after(DEADLINE):
+                await rig.resolver.workers.settled()
+            for i in range(10):  # from many ports, so that both workers are asked
+                rrs = (await rig.udp(packet(NAME, id_=i))).rr
+                assert len(rrs) == count
+                assert (str(rrs[0].rdata) == str(vip)) == fronted
+
+
 @pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_real_worker_is_replaced(with_signal: signal.Signals) -> None:
     async with resolving() as rig:

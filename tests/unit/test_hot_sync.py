@@ -31,7 +31,18 @@ from resolver.hot.protocol import (
     unpack_hosts,
 )
 from resolver.hot.sync import Feed, News
-from tests.resolving import HOSTS, KEYS, NAMED, OWN, WEB, endpoint, items, state_of
+from tests.resolving import (
+    HOSTS,
+    KEYS,
+    NAMED,
+    OWN,
+    PUBLISHED,
+    WEB,
+    endpoint,
+    items,
+    made,
+    state_of,
+)
 
 CONFIG = Config(DnsSettings(), OWN, (b"s" * 16,))
 
@@ -112,10 +123,11 @@ class Model:
         }
         assert self.configs[-1] == news.config
         last = self.steps[-1]
-        assert (last.revision, last.ready, last.stale) == (
+        assert (last.revision, last.ready, last.stale, last.fronted) == (
             news.catalog.revision,
             news.ready,
             news.stale,
+            news.fronted,
         )
         assert self.feed.number == last.number
 
@@ -269,6 +281,29 @@ def test_the_store_goes_and_comes_back() -> None:
     assert len(model.steps) == 2
 
 
+def test_whether_services_own_addresses_stand_is_told_without_the_services() -> None:
+    vip = (ip_address("10.96.0.7"),)
+    owning = [replace(e, vip=vip) for e in WEB]
+    news = news_of(made([*owning, *PUBLISHED]))
+    model = Model(news)
+    model.drain()
+    assert not model.steps[-1].fronted, "it has to be known first"
+    for fronted in (True, True, False):
+        news.set_fronted(fronted)
+        model.drain(1)
+        assert (model.steps[-1].fronted, model.steps[-1].number) == (fronted, model.feed.number)
+    assert model.woken == 2
+    assert [(s.fronted, s.services, s.hosts) for s in model.steps[-2:]] == [
+        (True, (), None),
+        (False, (), None),
+    ]
+    news.set_fronted(True)
+    later = Model(news)
+    while later.hear(1):
+        assert later.steps[-1].fronted
+    assert later.services["web"][0][WEB[0].instance].vip == vip
+
+
 def test_settings_are_told_when_they_change() -> None:
     news = news_of(NAMED["web"])
     model = Model(news)
@@ -327,6 +362,7 @@ STEP = st.one_of(
     st.tuples(st.just("forget"), st.booleans()),
     st.tuples(st.just("host"), st.booleans()),
     st.tuples(st.just("stale"), st.booleans(), st.booleans()),
+    st.tuples(st.just("fronted"), st.booleans()),
     st.tuples(st.just("hear"), st.integers(0, 1), st.integers(1, 400)),
     st.tuples(st.just("replace"), st.integers(0, 1)),
     st.tuples(st.just("size"), st.integers(512, 515)),
@@ -346,8 +382,8 @@ def test_any_history_ends_in_the_present(history: list[tuple[Any, ...]]) -> None
         match what:
             case "put":
                 service, i, port = how
-                made = endpoint(service, f"i{i}", f"10.0.0.{i}", port)
-                event = (KEYS.record(made.id), encode_endpoint(made), revision)
+                put = endpoint(service, f"i{i}", f"10.0.0.{i}", port)
+                event = (KEYS.record(put.id), encode_endpoint(put), revision)
                 change = state.apply([event], revision, 0.0)
             case "drop":
                 service, i = how
@@ -362,6 +398,9 @@ def test_any_history_ends_in_the_present(history: list[tuple[Any, ...]]) -> None
                     state = state_of(items(), revision)
             case "stale":
                 news.set_stale(*how)
+                continue
+            case "fronted":
+                news.set_fronted(*how)
                 continue
             case "hear":
                 models[how[0]].hear(how[1])

@@ -7,9 +7,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from discod.model.endpoint import Host, Reason
-from discod.model.rescue import Bridge, Place, Plan, PoolId
+from discod.model.endpoint import Host, Reason, Withdrawal
+from discod.model.rescue import Bridge, Place, Plan, PoolId, Unit
 from discod.model.rescue_settings import RescueSettings
+from discod.model.schema import encode_endpoint, encode_host, encode_withdrawal
 from discod.rescue import local
 from discod.rescue.book import Book
 from tests.rescue_world import BRIDGE, NOW, ON, World, endpoint, moved_to, place, reached, unit
@@ -25,7 +26,7 @@ P = endpoint("web", "p", "192.0.2.1", 32768)
 """Published on this host."""
 
 
-def published(container: str = "p", front: str = FRONT, inside: str = INSIDE):  # type: ignore[no-untyped-def]
+def published(container: str = "p", front: str = FRONT, inside: str = INSIDE) -> Unit:
     return unit(container, inside.rpartition(":")[0], published={front: inside})
 
 
@@ -247,21 +248,8 @@ def test_a_place_that_another_still_has_is_not_stale() -> None:
 
 def test_one_that_takes_the_place_in_the_same_step() -> None:
     world = World(A, B)
-    events: list[tuple[str, bytes | None]] = [(KEYS.record(A.id), None)]
-    world.revision += 1
-    change = world.state.apply(
-        [(*event, 9) for event in events] + [(key, value, 9) for key, value in _records(DB)],
-        9,
-        NOW,
-    )
-    step = world.book.update(world.state.catalog, change, NOW)
+    step = world.apply((KEYS.record(A.id), None), (KEYS.record(DB.id), encode_endpoint(DB)))
     assert (step.plan.stale, step.cut, step.revoked) == ({}, (), ())
-
-
-def _records(*endpoints):  # type: ignore[no-untyped-def]
-    from discod.model.schema import encode_endpoint
-
-    return [(KEYS.record(one.id), encode_endpoint(one)) for one in endpoints]
 
 
 def test_a_new_container_with_the_address_ends_it_for_good() -> None:
@@ -419,6 +407,37 @@ def test_a_place_in_a_container_that_is_up_by_another_way_is_left_alone() -> Non
     assert step.cut == (place(FRONT),)
 
 
+def test_a_second_way_to_it_that_is_announced_later() -> None:
+    second = "192.0.2.1:32769"
+    world = World(P, B)
+    fronts = {FRONT: INSIDE, second: INSIDE}
+    world.units(unit("p", "10.101.1.9", published=fronts))
+    world.down(P, reason=Reason.UNHEALTHY)
+    assert world.plan.stale[place(FRONT)].backend == place(INSIDE)
+    step = world.up(endpoint("admin", "p2", "192.0.2.1", 32769, container="p"))
+    assert (step.revoked, set(step.plan.stale)) == ((place(INSIDE),), {place(FRONT)})
+
+
+def test_a_place_in_a_container_that_is_announced_itself_is_left_alone() -> None:
+    direct = endpoint("direct", "p3", "10.101.1.9", container="p")
+    world = World(P, direct)
+    world.units(published())
+    step = world.down(P, reason=Reason.UNHEALTHY)
+    assert step.cut == (place(FRONT),)
+    assert world.down(direct).cut == (place(INSIDE),)
+
+
+def test_a_bridges_own_address_with_a_published_port_is_not_claimed() -> None:
+    front = "10.101.1.1:32768"
+    one = endpoint("web", "p", "10.101.1.1", 32768)
+    world = World(one, B)
+    world.units(published(front=front))
+    world.units()
+    world.down(one)
+    assert world.claimed("10.101.1.1").revoked == ()
+    assert world.stale() == {place(front)}
+
+
 def test_a_published_sibling_of_this_host_is_reached_in_its_container() -> None:
     world = World(P, B)
     world.down(B)
@@ -538,6 +557,39 @@ def test_a_reset_takes_what_the_catalog_tells_but_not_what_is_long_over() -> Non
     assert (stale.place, stale.cut, stale.until) == (PB, False, NOW + 500 + ON.hold)
     assert reached(book.plan, PB) == {"10.101.2.3:80"}
     assert book.next_expiry == stale.until
+    assert Book(ON, "alpha").update(world.state.catalog, None, world.now).cut == ()
+
+
+def test_of_too_many_a_reset_takes_those_that_went_last() -> None:
+    ones = [endpoint("web", f"c{i}", f"10.101.2.{i}", host="beta") for i in range(1, 9)]
+    world = World(*ones, settings=replace(ON, max_entries=2))
+    for one in (ones[i] for i in (4, 2, 7, 0, 5, 1, 6, 3)):
+        world.now += 1
+        world.down(one)
+    last = {place("10.101.2.7:80"), place("10.101.2.4:80")}
+    assert set(world.afresh().plan.stale) == world.stale() == last
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_what_an_update_without_a_change_hears_of_a_known_place(later: bool) -> None:
+    world = World(replace(A, since=NOW - 5), B)
+    world.down(replace(A, since=NOW - 5))
+    other = replace(DB, since=NOW - 2 if later else NOW - 9)
+    said = Withdrawal(other, Reason.CRASHED, "", NOW + 1)
+    key = KEYS.withdrawn(other.host, other.id)
+    world.state.apply([(key, encode_withdrawal(said), 9)], 9, NOW + 1)
+    step = world.book.update(world.state.catalog, None, NOW + 1)
+    assert step.plan.stale[PA].endpoint == (DB.id if later else A.id)
+    assert (step.revoked, step.cut) == ((), (PA,) if later else ())
+
+
+def test_the_first_catalog_cuts_what_ended_before_this_daemon_began() -> None:
+    world = World(A, B)
+    world.down(A)
+    world.down(B, reason=Reason.DRAINED)
+    book = Book(ON, "alpha")
+    step = book.update(world.state.catalog, None, NOW)
+    assert (set(step.plan.stale), step.cut, step.revoked) == ({PA, PB}, (PA,), ())
 
 
 def test_a_statement_from_the_future_is_no_longer_life() -> None:
@@ -562,7 +614,7 @@ def test_a_later_reset_forgets_nothing_that_still_holds() -> None:
 def test_an_update_without_a_change_finds_all_the_same() -> None:
     world = World(A, B, DB)
     sibling = endpoint("web", "c", "10.101.2.3", host="beta")
-    world.state.apply([(key, value, 8) for key, value in _records(sibling)], 8, NOW)
+    world.state.apply([(KEYS.record(sibling.id), encode_endpoint(sibling), 8)], 8, NOW)
     world.state.apply([(KEYS.record(B.id), None, 9)], 9, NOW)
     step = world.book.update(world.state.catalog, None, NOW)
     assert set(step.plan.stale) == {PB}
@@ -588,8 +640,6 @@ def test_near_siblings_follow_the_hosts_zones() -> None:
     world = World(A, B, far, prefer="zone", zone="r1")
     world.down(A)
     assert reached(world.plan, PA) == {"10.101.2.2:80", "10.101.3.2:80"}
-    from discod.model.schema import encode_host
-
     world.apply((KEYS.host("gamma"), encode_host(Host("gamma", (), zone="r1"))))
     assert reached(world.plan, PA) == {"10.101.3.2:80"}
 
@@ -651,6 +701,14 @@ def test_the_last_one_leaves_the_service_address_for_a_while_and_it_refuses() ->
     assert AT in world.book.expire(NOW + ON.hold).plan.vips
     assert world.book.expire(NOW + 300 + ON.hold).plan == Plan()
     assert world.book.next_expiry is None
+
+
+def test_a_service_that_gives_its_address_up_keeps_it_for_a_while() -> None:
+    world = World(VB)
+    world.up(B)
+    assert reached(world.plan, AT) == {"10.101.2.2:80"}
+    assert world.book.next_expiry == NOW + ON.hold
+    assert world.book.expire(NOW + ON.hold).plan == Plan()
 
 
 def test_a_service_address_is_back_with_the_first_endpoint() -> None:

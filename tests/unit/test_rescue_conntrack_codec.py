@@ -14,7 +14,7 @@ from discod.kernel.attributes import NESTED, attribute, attributes
 from discod.model.endpoint import Address, Protocol
 from discod.model.rescue import Place
 from discod.rescue import conntrack_codec as codec
-from discod.rescue.conntrack_codec import Sieve, Side, walks
+from discod.rescue.conntrack_codec import Side, Sieve, walks
 from discod.rescue.flows import Flow
 
 fours = st.integers(0x0A090001, 0x0A090006).map(IPv4Address)
@@ -52,7 +52,7 @@ def entry(flow: Flow, answers: Place, *, state: int = 3, status: int = 0xE) -> b
 
 @st.composite
 def entries(draw: st.DrawFn, version: Literal[4, 6]) -> tuple[Flow, Place]:
-    hosts = fours if version == 4 else sixes
+    hosts: st.SearchStrategy[Address] = fours if version == 4 else sixes
     protocol = draw(protocols)
     flow = Flow(draw(hosts), draw(ports), draw(hosts), draw(ports), protocol)
     return flow, draw(st.just(flow.place) | st.builds(Place, hosts, ports, st.just(protocol)))

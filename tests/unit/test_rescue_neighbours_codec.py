@@ -84,14 +84,14 @@ def test_an_answer_goes_to_who_asked_and_is_no_probe(frame: bytes) -> None:
     reply = answer(question, DEAD)
     assert reply[:6] == CLIENT
     assert reply[6:12] == DEAD
-    assert heard(reply) == Heard((question.wants,)) if question.wants else False
+    assert question.wants
+    assert heard(reply) == Heard((question.wants,))
     assert DEAD in reply[12:]
     with pytest.raises(ValueError, match="asks for nothing"):
         answer(heard(reply), DEAD)
 
 
-def test_the_checksum_of_a_packet_from_the_wire() -> None:
-    """An echo request that another program made and tcpdump found correct."""
+def test_the_checksum_of_an_echo_request() -> None:
     source, destination = IPv6Address("::1").packed, IPv6Address("::1").packed
     body = bytes.fromhex("8000 0000 0001 0001")
     # Worked out by hand from RFC 1071: 1 + 1 + 8 + 0x3a + 0x8000 + 1 + 1 = 0x8046.
@@ -179,7 +179,10 @@ def test_options_of_any_kind_do_no_harm(options: bytes) -> None:
     [("10.9.0.255", True), ("10.9.1.0", False), ("10.8.255.255", False), ("0.0.0.9", False)],
 )
 def test_whose_network_it_is(address: str, there: bool) -> None:
-    networks = [(IPv4Address("10.9.0.0"), 24), (IPv6Address("2001:db8::"), 64)]
+    networks: list[tuple[Address, int]] = [
+        (IPv4Address("10.9.0.0"), 24),
+        (IPv6Address("2001:db8::"), 64),
+    ]
     assert on_bridge(IPv4Address(address), networks) is there
     assert on_bridge(IPv6Address("2001:db8::ffff"), networks)
     assert not on_bridge(IPv6Address("2001:db8:0:1::"), networks)

@@ -231,6 +231,19 @@ async def test_what_the_store_lost_is_written_again_as_it_was(autojump_clock: Mo
     await check_store(store, KEYS)
 
 
+async def test_what_was_lost_and_given_to_another_is_not_held_on_to(
+    autojump_clock: MockClock,
+) -> None:
+    store = MemoryStore()
+    async with running(store, wish("web", (A,))) as host:
+        await host.has(1)
+        gone: list[Op] = [Delete(KEYS.vip("web")), *given("api", A)]
+        await store.commit(gone)
+        assert "service api has" in (await host.refused(1))["web"]
+        assert host.vips.held == {"api": (A,)}
+        assert host.learned[-1] == ({"api": (A,)}, True)
+
+
 async def test_keys_that_cannot_be_read_do_not_stop_it(autojump_clock: MockClock) -> None:
     store = MemoryStore()
     await store.commit(

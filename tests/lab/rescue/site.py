@@ -80,13 +80,13 @@ class Site:
         host.discod.config = base
         host.discod.write()
 
-    def populate(self) -> None:
-        """One container on each host for clients, which discod leaves alone."""
+    def populate(self, labels: Mapping[str, str] | None = None) -> None:
+        """One container on each host for clients, which discod leaves alone without `labels`."""
 
         def make(host: Host) -> Box:
             # Docker's sleeper ends at once on SIGTERM.
             return host.engine.look(
-                host.engine.run(name="client", labels={"discod.ignore": "true"})
+                host.engine.run(name="client", labels=labels or {"discod.ignore": "true"})
             )
 
         self.clients = {
@@ -190,6 +190,13 @@ class Site:
         """Whether rescue's tables are there."""
         out = host.space.sh("nft", "list", "tables")
         return f"table inet {NFT_TABLE}" in out
+
+
+def default_routes(host: Host, verb: str = "replace") -> None:
+    """Give a host a default route, as real ones have: a process can only begin a connection to
+    where some route leads. ``del`` takes it back."""
+    for family in ("-4", "-6"):
+        host.space.sh("ip", family, "route", verb, "default", "dev", "eth0")
 
 
 def tasks(addresses: Sequence[str], port: int, kinds: Sequence[str] = ("tcp", "udp")) -> list[Task]:

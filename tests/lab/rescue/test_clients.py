@@ -125,8 +125,11 @@ def test_nobody_is_left(place: Site, refuse: bool) -> None:
         assert not track.names(), who
         outcomes = {one.outcome for one in track.requests}
         if refuse:
-            assert outcomes == {"!ECONNREFUSED"}, (*who, outcomes)
-            worst = max(one.end - one.start for one in track.requests)
+            assert "!ECONNREFUSED" in outcomes, (*who, outcomes)
+            told = [one for one in track.requests if one.outcome == "!ECONNREFUSED"]
+            # The kernel sends a host few ICMP errors a second (icmp_ratelimit), resets at will.
+            assert told == list(track.requests) or track.task.kind == "udp", (*who, outcomes)
+            worst = max(one.end - one.start for one in told)
             assert worst < AT_ONCE + track.late, (*who, worst)
         else:
             assert "!ECONNREFUSED" not in outcomes, (*who, outcomes)

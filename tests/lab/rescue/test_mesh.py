@@ -10,9 +10,10 @@ import pytest
 from tests.lab.bgp.world import Unrouted, World
 from tests.lab.daemon import until
 from tests.lab.rescue.clients import crowd
-from tests.lab.rescue.site import ON, PORT, Site, settled, tasks
+from tests.lab.rescue.site import ON, PORT, Site, default_routes, settled, tasks
 from tests.lab.rescue.table import Table
 from tests.lab.rescue.test_faults import BOUND, DETECTED, FAULTS, Fault, judge
+from tests.lab.rig import offer
 
 pytestmark = pytest.mark.lab
 
@@ -27,10 +28,10 @@ def mesh() -> Iterator[Site]:
         world = World(lab)
         try:
             site = Site(lab)
-            site.populate()
+            # Only what is offered gets a route.
+            site.populate(offer("client", 9))
             for host in lab.hosts:
-                # A process can only begin a connection to where some route leads.
-                host.space.ip("route replace default dev eth0", "-6 route replace default dev eth0")
+                default_routes(host)
             world.become("mesh")
             settled(lab)
             yield site

@@ -11,7 +11,7 @@ import pytest
 from tests.lab.daemon import Config, until
 from tests.lab.engine import Box
 from tests.lab.rescue.clients import Task, Track, crowd
-from tests.lab.rescue.site import PORT, Site, drop_servers, tasks
+from tests.lab.rescue.site import PORT, Site, default_routes, drop_servers, tasks
 from tests.lab.rescue.table import Table, milliseconds
 
 pytestmark = pytest.mark.lab
@@ -27,12 +27,12 @@ HELD = 12
 def vips(place: Site) -> Iterator[Site]:
     """The three hosts with a pool of addresses; they have a default route, as hosts do."""
     for host in place.hosts:
-        host.space.ip("route replace default dev eth0", "-6 route replace default dev eth0")
+        default_routes(host)
     place.become(CONFIG)
     yield place
     drop_servers(place)
     for host in place.hosts:
-        host.space.ip("route del default dev eth0", "-6 route del default dev eth0")
+        default_routes(host, "del")
 
 
 def address_of(site: Site, service: str) -> list[str]:

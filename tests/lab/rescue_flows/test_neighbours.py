@@ -43,6 +43,11 @@ def known(space: Namespace, address: str, state: str = "REACHABLE") -> bool:
     return MAC in line and state in line
 
 
+def resolved(space: Namespace, address: str) -> bool:
+    knock(space, address)
+    return known(space, address)
+
+
 def impatient(space: Namespace) -> None:
     """Neighbour states pass in tenths of seconds."""
     for version in ("ipv4", "ipv6"):
@@ -72,7 +77,7 @@ def test_a_client_that_does_not_know_it_is_told_the_former_one(world: World, add
     knock(client, address)
     until(lambda: "FAILED" in neighbour(client, address))
     world.do("want", addresses=WANTED)
-    until(lambda: knock(client, address) or known(client, address))
+    until(lambda: resolved(client, address))
     assert "promiscuity 0" in world.host.sh("ip", "-d", "link", "show", "br0")
     # Not a word on what it is not asked to speak for.
     knock(client, f"{NET4}.120")
@@ -93,12 +98,7 @@ def test_a_stale_entry_is_confirmed(world: World, address: str) -> None:
     impatient(client)
     world.do("want", addresses=WANTED)
     client.ip(f"neigh replace {address} lladdr {MAC} dev eth0 nud stale")
-
-    def confirmed() -> bool:
-        knock(client, address)
-        return known(client, address)
-
-    until(confirmed)
+    until(lambda: resolved(client, address))
     assert world.do("seen")[0][1] >= 1
 
 
@@ -106,8 +106,8 @@ def test_who_takes_the_address_claims_it_first(world: World) -> None:
     world.do("want", addresses=WANTED)
     client = world.container(5)
     impatient(client)
-    until(lambda: knock(client, DEAD4) or known(client, DEAD4))
-    until(lambda: knock(client, DEAD6) or known(client, DEAD6))
+    until(lambda: resolved(client, DEAD4))
+    until(lambda: resolved(client, DEAD6))
     space = world.container(0x77, addresses=False)
     # Duplicate address detection is its first word with IPv6.
     space.sysctl(net__ipv6__conf__eth0__accept_dad=1)
@@ -122,7 +122,7 @@ def test_who_takes_the_address_claims_it_first(world: World) -> None:
     until(lambda: DEAD4 in world.claimed)
     before = world.do("seen")[0][1]
     client.sh("ip", "neigh", "flush", "all")
-    until(lambda: knock(client, DEAD4) or known(client, DEAD4))
+    until(lambda: resolved(client, DEAD4))
     assert world.do("seen")[0][1] == before, "answered beside the one that has it"
     world.do("want", addresses=WANTED)
     assert sorted(world.claimed) == sorted([DEAD4, DEAD6])
@@ -132,7 +132,7 @@ def test_a_probe_is_a_claim_and_is_not_answered(world: World) -> None:
     world.do("want", addresses={DEAD4: WANTED[DEAD4]})
     space = world.container(5)
     with frames_of(space, 0x0806) as wire:
-        until(lambda: knock(space, DEAD4) or known(space, DEAD4))
+        until(lambda: resolved(space, DEAD4))
         wire.settimeout(0.5)
         wire.send(arp(1, mac_of(5), "0.0.0.0", DEAD4))
         until(lambda: world.claimed == [DEAD4])
@@ -153,8 +153,8 @@ def test_answers_are_as_the_rfcs_want_them(world: World) -> None:
     world.do("want", addresses=WANTED)
     space = world.container(5)
     with frames_of(space, 0x0806) as four, frames_of(space, 0x86DD) as six:
-        until(lambda: knock(space, DEAD4) or known(space, DEAD4))
-        until(lambda: knock(space, DEAD6) or known(space, DEAD6))
+        until(lambda: resolved(space, DEAD4))
+        until(lambda: resolved(space, DEAD6))
         arped = until(lambda: (f := four.recv(200))[6:12].hex(":") == MAC and f)
         assert heard(arped).claims == (ip_address(DEAD4),)
         advert = until(lambda: (f := six.recv(200))[6:12].hex(":") == MAC and f)
@@ -189,24 +189,24 @@ def test_a_flood_is_bounded(world: World) -> None:
     frames, answered = world.do("seen")[0]
     assert 0 < answered <= frames <= 500 + 500 * (time.monotonic() - start) + 100
     client = world.container(6)
-    until(lambda: knock(client, DEAD4) or known(client, DEAD4))
+    until(lambda: resolved(client, DEAD4))
 
 
 def test_bridges_come_and_go(world: World) -> None:
     world.do("want", addresses=WANTED)
     client = world.container(5)
     impatient(client)
-    until(lambda: knock(client, DEAD4) or known(client, DEAD4))
+    until(lambda: resolved(client, DEAD4))
     # Down and up: the same socket.
     world.host.ip("link set br0 down")
     client.sh("ip", "neigh", "flush", "all")
     world.host.ip("link set br0 up")
-    until(lambda: knock(client, DEAD4) or known(client, DEAD4))
+    until(lambda: resolved(client, DEAD4))
     # Another one of the same name.
     world.host.ip("link del br0", "link add br0 type bridge", f"addr add {NET4}.1/24 dev br0")
     world.host.ip("link set br0 up", "link set v5 master br0")
     client.sh("ip", "neigh", "flush", "all")
-    until(lambda: knock(client, DEAD4) or known(client, DEAD4))
+    until(lambda: resolved(client, DEAD4))
 
 
 def test_bridges_are_listed_with_their_networks(world: World) -> None:

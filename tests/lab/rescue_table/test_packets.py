@@ -125,7 +125,7 @@ def test_a_process_of_the_host_needs_a_route_to_a_service_address(world: World) 
     for route in (
         f"default via {at('far', 4)}",
         "198.51.100.0/24 dev eth0",
-        "local 198.51.100.0/24 dev lo",
+        "198.51.100.0/24 dev lo",
     ):
         world.host.ip(f"route add {route}")
         try:
@@ -160,6 +160,7 @@ def test_affinity(world: World, version: int) -> None:
         for client in clients:
             one = world.get("o", VIP[version], 80, of=client)
             chosen.setdefault(client, set()).add(one.split()[0])
+    world.spaces["o"].ip(*(f"addr del {a}/{length} dev eth0" for a in clients))
     assert all(len(names) == 1 for names in chosen.values())
     assert set.union(*chosen.values()) == {"s", "t"}
 
@@ -278,7 +279,7 @@ def test_behind_a_published_port(world: World, version: int) -> None:
     target = at("t", version) if version == 4 else f"[{at('t', version)}]"
     world.nft(
         f"table {name} nat {{ chain pre {{ type nat hook prerouting priority -100;"
-        f" {name} daddr {HOST[version]} tcp dport 80 dnat to {target}:{PORT}\n}} }}"
+        f" {name} daddr {HOST[version]} tcp dport 80 dnat to {target}:{PORT}; }}; }}"
     )
     try:
         with closing(world.connect("far", HOST[version], 80)) as one:

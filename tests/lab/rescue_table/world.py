@@ -103,7 +103,13 @@ class World:
                 net__ipv6__conf__default__accept_dad=0,
             )
             space.ip("link set lo up")
-        self.host.sysctl(net__ipv4__ip_forward=1, net__ipv6__conf__all__forwarding=1)
+        self.host.sysctl(
+            net__ipv4__ip_forward=1,
+            net__ipv6__conf__all__forwarding=1,
+            # Else the kernel sends a client no more than one "port unreachable" a second.
+            net__ipv4__icmp_ratelimit=0,
+            net__ipv6__icmp__ratelimit=0,
+        )
         for bridge in ("br0", "br1"):
             self.host.ip(
                 f"link add {bridge} type bridge forward_delay 0",
@@ -203,7 +209,7 @@ class World:
         return {(str(u.client), str(u.place.address), u.result.value): u.times for u in found}
 
     def ruleset(self) -> str:
-        return self.host.sh("nft", "list", "ruleset")
+        return self.host.sh("nft", "-s", "list", "ruleset")
 
     # Traffic
 
