@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final, TypeVar
 
 import trio
@@ -41,6 +42,9 @@ FAMILIES: Final[tuple[Family, ...]] = ("inet", "bridge")
 T = TypeVar("T")
 LONG: Final = 1 << 16
 """Octets of a listing beyond which it is parsed in a thread: some 3 ms."""
+
+MANY: Final = 200
+"""Changed places from which on the change is written down in a thread."""
 
 
 class Table:
@@ -107,7 +111,7 @@ class Table:
         self._stamps = self._stamped()
 
     async def _changed(self, before: Plan, plan: Plan) -> bool:
-        words = transaction(before, plan, bridged=self._bridged)
+        words = await _words(before, plan, self._bridged)
         try:
             if words:
                 await self._run(NFT, words)
@@ -118,10 +122,10 @@ class Table:
 
     async def _replaced(self, plan: Plan) -> None:
         try:
-            await self._run(NFT, transaction(None, without(plan, self._revoked)))
+            await self._run(NFT, await _words(None, without(plan, self._revoked), True))
         except CommandFailed as error:
             # The bridge family may be what this kernel lacks; else this fails just the same.
-            await self._run(NFT, transaction(None, without(plan, self._revoked), bridged=False))
+            await self._run(NFT, await _words(None, without(plan, self._revoked), False))
             self._bridged = False
             if not self._told and on_bridges(plan, Links(plan.bridges)):
                 self._told = True
@@ -250,6 +254,14 @@ class Table:
         for family in FAMILIES:
             if any(t.get("family") == family and t.get("name") == TABLE for t in there):
                 await self._run(NFT, drop(family))
+
+
+async def _words(before: Plan | None, after: Plan, bridged: bool) -> str:
+    """`transaction`, in a thread where it may take more than some 5 ms."""
+    there = len(before.stale) if before is not None else 0
+    if abs(len(after.stale) - there) < MANY:
+        return transaction(before, after, bridged=bridged)
+    return await trio.to_thread.run_sync(partial(transaction, before, after, bridged=bridged))
 
 
 async def _parsed(parse: Callable[[str], list[T]], output: str) -> list[T]:

@@ -64,29 +64,6 @@ def leaves(site: Site, service: str, box: Box) -> None:
         )
 
 
-def test_tables_taken_away_come_back(pair: tuple[Site, dict[str, str]], seen: Table) -> None:
-    site, _ = pair
-    a, b = site.hosts
-    boxes = site.serve("web")
-    site.lab["a"].engine.crash(boxes["a"])
-    leaves(site, "web", boxes["a"])
-    for where in ("container a", "host b"):
-        assert answers(site, where, boxes["a"].ipv4) == {boxes["b"].name}
-    at = time.monotonic()
-    for family in ("inet", "bridge"):
-        a.space.sh("nft", "delete", "table", family, "discod_rescue")
-    # All of it, as some start scripts of firewalls do.
-    kept = b.space.sh("nft", "list", "ruleset")
-    b.space.sh("nft", "flush", "ruleset")
-    assert "discod_rescue" in kept
-    for host in site.hosts:
-        until(lambda h=host: site.has_table(h), deadline=PUT_BACK, what=f"tables on {host.name}")  # type: ignore[misc]
-    seen.note(f"tables taken away were back after {time.monotonic() - at:.1f} s")
-    for where in ("container a", "host b"):
-        until(lambda w=where: answers(site, w, boxes["a"].ipv4) == {boxes["b"].name})  # type: ignore[misc]
-    b.engine.restart()  # Docker's own rules
-
-
 def test_killed_in_the_middle(pair: tuple[Site, dict[str, str]], seen: Table) -> None:
     """SIGKILL at any moment of a change: what is there is whole, and what the next start makes."""
     site, _ = pair
@@ -163,7 +140,7 @@ def test_an_address_taken_meanwhile_is_not_stale(
 
 
 def test_cleanup_leaves_nothing(pair: tuple[Site, dict[str, str]]) -> None:
-    """The last of this module: the rules are as they were before the first start."""
+    """The rules are as they were before the first start."""
     site, before = pair
     boxes = site.serve("web")
     a, _ = site.hosts
@@ -180,3 +157,26 @@ def test_cleanup_leaves_nothing(pair: tuple[Site, dict[str, str]]) -> None:
         assert site.ruleset(host) == before[host.name]
         again = host.discod.cli("rescue", "cleanup", "--config", str(host.discod.file))
         assert again.returncode == 0, again.stderr
+
+
+def test_tables_taken_away_come_back(pair: tuple[Site, dict[str, str]], seen: Table) -> None:
+    """The last of this module: it takes Docker's rules away too."""
+    site, _ = pair
+    a, b = site.hosts
+    boxes = site.serve("web")
+    site.lab["a"].engine.crash(boxes["a"])
+    leaves(site, "web", boxes["a"])
+    for where in ("container a", "host b"):
+        assert answers(site, where, boxes["a"].ipv4) == {boxes["b"].name}
+    at = time.monotonic()
+    for family in ("inet", "bridge"):
+        a.space.sh("nft", "delete", "table", family, "discod_rescue")
+    # All of it, as some start scripts of firewalls do.
+    kept = b.space.sh("nft", "list", "ruleset")
+    b.space.sh("nft", "flush", "ruleset")
+    assert "discod_rescue" in kept
+    for host in site.hosts:
+        until(lambda h=host: site.has_table(h), deadline=PUT_BACK, what=f"tables on {host.name}")  # type: ignore[misc]
+    seen.note(f"tables taken away were back after {time.monotonic() - at:.1f} s")
+    for where in ("container a", "host b"):
+        until(lambda w=where: answers(site, w, boxes["a"].ipv4) == {boxes["b"].name})  # type: ignore[misc]
