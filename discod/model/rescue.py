@@ -55,7 +55,7 @@ class Stale:
     """Its siblings; with none alive, connections are refused where the settings want that."""
     cut: bool
     """Whether connections that are established to it end at once: not while what stood there may
-    still bring them to an end (stopping, drained)."""
+    still bring them to an end (stopping, drained). Always for UDP, which has none to end."""
     why: str
     """For people: the value of a `Reason`, ``lost``, or ``moved`` (it is up at another place)."""
     since: float

@@ -59,7 +59,8 @@ class Dead:
         """What is said of an endpoint, heard at `heard`; None: it is lost for all we know."""
         since = heard if said is None else said.at
         why = why_of(said)
-        cut = why not in LINGERING
+        # Datagrams have no connection to bring to an end: the next one may as well go elsewhere.
+        cut = why not in LINGERING or endpoint.protocol == "udp"
         return cls(Place(*endpoint.place), endpoint, why, cut, since, heard, heard)
 
 

@@ -92,6 +92,13 @@ def test_which_ends_cut_established_connections(reason: Reason, cut: bool) -> No
     assert step.cut == ((PB,) if cut else ())
 
 
+def test_datagrams_go_elsewhere_at_once() -> None:
+    world = World(A, one := replace(B, protocol="udp"))
+    step = world.down(one, reason=Reason.STOPPING)
+    assert step.cut == (Place(*one.place),)
+    assert step.plan.stale[step.cut[0]].why == "stopping"
+
+
 def test_a_lost_endpoint_and_all_of_a_silent_host_are_cut() -> None:
     other = endpoint("web", "c", "10.101.2.3", host="beta")
     world = World(A, B, other)
