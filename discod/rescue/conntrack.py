@@ -128,7 +128,10 @@ def _sweep(
                 if len(some) == _DELETED_TOGETHER:
                     deleted += killer.ask(some).count(0)
                     some = []
-        deleted += killer.ask(some).count(0)
+            # Not only after the last: until then datagrams go to who is dead.
+            if some:
+                deleted += killer.ask(some).count(0)
+                some = []
     return deleted
 
 
