@@ -52,7 +52,7 @@ def rescue_cleanup(config: Path | None) -> None:
     try:
         # Without the directory there is no daemon either.
         with only_one(place) if place.is_dir() else nullcontext():
-            done, failed = trio.run(cleanup, settings)
+            done, failed = trio.run(cleanup)
     except (PlaceError, OSError) as error:
         fail(str(error), NO)
     click.echo("\n".join(map(tables.tame, done)))

@@ -141,7 +141,7 @@ class Daemon:
         view.listen(self._vips.refresh)
         self._rescuing = Rescuing(
             settings, record, self.keeper, view, self.metrics, rng,
-            take_over=self._routing.take_over,
+            state=state, take_over=self._routing.take_over,
             follows=lambda follows: self.resolver.set_fronted(follows),
         )  # fmt: skip
         self.rescue = self._rescuing.view

@@ -1,19 +1,23 @@
 """Rescue joined to the daemon, where it or service addresses are configured.
 
 Rule: beside `discod.daemon` the one module that imports `discod.rescue`, and only once it is
-configured. Without it every method does nothing.
+configured. Without it every method does nothing, but for `run`: what an earlier run with other
+settings has left in the packet filter is taken away.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from discod.keeper import Keeper
+from discod.log import fields
 from discod.metrics import Metrics
 from discod.model.endpoint import Address, Host
 from discod.model.rescue import Unit
@@ -23,6 +27,10 @@ from discod.view import RescueView
 if TYPE_CHECKING:
     from discod.rescue.service import RescueService
 
+log = logging.getLogger(__name__)
+
+MARK = "rescue-on"
+"""File that says that there may be tables of ours."""
 LISTED_MAX = 5.0
 """Seconds that Docker's list of containers is waited for at the start; an address that a container
 turns out to have after that is no longer looked after then."""
@@ -56,6 +64,7 @@ class Rescuing:
         containers: The announcer.
         metrics: Where it counts.
         rng: For jitter.
+        state: The directory for what has to be known after a restart.
         take_over: Called with the addresses of dead hosts' containers that are to be announced.
         follows: Called with whether this host's kernel spreads over services' own addresses.
     """
@@ -68,6 +77,8 @@ class Rescuing:
         containers: Containers,
         metrics: Metrics,
         rng: random.Random,
+        *,
+        state: Path,
         take_over: Callable[[frozenset[Address]], None],
         follows: Callable[[bool], None],
     ) -> None:
@@ -75,6 +86,7 @@ class Rescuing:
         self._keeper = keeper
         self._containers = containers
         self._host = host
+        self._mark = state / MARK
         if not settings.rescue.enabled and not settings.vip.pool:
             return
         from discod.rescue.assembly import kernel
@@ -108,9 +120,14 @@ class Rescuing:
             self._service.reconfigure(settings.rescue, host, settings.dns.prefer)
 
     async def run(self) -> None:
-        """Serve until cancelled; without rescue it returns at once."""
+        """Serve until cancelled; without rescue it returns as soon as nothing of it is left."""
         if self._service is None:
+            await self._clean_up()
             return
+        try:
+            self._mark.touch()
+        except OSError as error:
+            log.warning("not remembered that rescue is on", extra=fields(error=error))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._service.run)
             await self._keeper.ready.wait()
@@ -119,14 +136,26 @@ class Rescuing:
                     await trio.sleep(LISTED_PERIOD)
             self._service.begin(self._keeper.catalog)
 
+    async def _clean_up(self) -> None:
+        """Nobody would look after tables that stay when rescue is switched off."""
+        if not self._mark.exists():
+            return
+        done, failed = await cleanup()
+        if failed:
+            log.error(
+                "rules of rescue are left in the packet filter", extra=fields(error=failed[0])
+            )
+            return
+        self._mark.unlink(missing_ok=True)
+        log.info("rescue is off", extra=fields(done=done[0]))
 
-async def cleanup(settings: Settings) -> tuple[list[str], list[str]]:
+
+async def cleanup() -> tuple[list[str], list[str]]:
     """Take away all that rescue has left on this host, without a running daemon.
 
     Returns:
         What was done, and what could not be, in words.
     """
-    del settings
     from discod.kernel.commands import CommandFailed
     from discod.rescue.table import Table
 

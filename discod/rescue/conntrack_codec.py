@@ -69,8 +69,9 @@ class Walk(NamedTuple):
 def walks(places: Collection[Place]) -> list[Walk]:
     """Dumps that have all entries of these places, and as little more as can be.
 
-    UDP comes first, since nothing else moves its flows. Never filtered by an IPv6 address: the kernel (5.8 to 6.18 at least) then tells all entries but
-    those with that address (`ctnetlink_filter_match_tuple` takes equal for unequal).
+    UDP comes first, since nothing else moves its flows. Never filtered by an IPv6 address: the
+    kernel (5.8 to 6.18 at least) then tells all entries but those with that address
+    (`ctnetlink_filter_match_tuple` takes equal for unequal).
     """
     found: list[Walk] = []
     for version in (4, 6):

@@ -21,6 +21,8 @@ from pathlib import Path
 PROGRAM = Path(__file__).with_name("client.py")
 RATE = float(os.environ.get("RESCUE_RATE", "100"))
 """Requests a second of each flow."""
+SETTLE = 0.5
+"""Seconds that clients are at work before anything happens."""
 DEADLINE = 1.0
 """Seconds that a request may take."""
 
@@ -68,7 +70,7 @@ class Track:
 
     def working(self, until: float) -> bool:
         """Whether all that was started well before `until` was answered, and there was such."""
-        ends = [one for one in self.requests if one.start < until - 0.05]
+        ends = [one for one in self.requests if one.start < until - SETTLE / 2]
         return bool(ends) and all(one.good for one in ends)
 
     def gap(self, since: float) -> float:
@@ -77,7 +79,7 @@ class Track:
         last = max((one.start for one in self.requests), default=since)
         before = [end for end in ends if end < since][-1:]
         moments = [*before, *(end for end in ends if end >= since)]
-        if not moments or moments[-1] < last - DEADLINE:
+        if not moments or moments[-1] < last:
             moments.append(last)
         return max((b - a for a, b in itertools.pairwise(moments)), default=0.0)
 
@@ -176,7 +178,7 @@ def crowd(
     tasks: Mapping[str, Sequence[Task]],
     *,
     rate: float = RATE,
-    settle: float = 0.3,
+    settle: float = SETTLE,
 ) -> Iterator[Crowd]:
     """Clients by name: where each is (a command prefix), and what it does.
 

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.lab
 BOUND = 0.5
 """Seconds of the longest gap. 50 ms are the goal and what a quiet machine stays below; the rest is
 room for two cores that run three hosts and their clients. Far below an outage."""
-OUTAGE = 0.9
+OUTAGE = 0.6
 """Seconds without rescue at least: the client tries, and nobody is there."""
-AFTER = 1.5
+AFTER = 1.2
 """Seconds watched after a fault."""
 DETECTED = 3.0
 """Seconds within which a host's death is seen, at most."""
