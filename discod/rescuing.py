@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from discod.backoff import Backoff
 from discod.keeper import Keeper
 from discod.log import fields
 from discod.metrics import Metrics
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 MARK = "rescue-on"
 """File that says that there may be tables of ours."""
+RESTART_FIRST, RESTART_MOST = 0.5, 30.0
+"""Seconds of the first pause after a failure of rescue as a whole, and of the longest."""
 LISTED_MAX = 5.0
 """Seconds that Docker's list of containers is waited for at the start; an address that a container
 turns out to have after that is no longer looked after then."""
@@ -86,6 +89,7 @@ class Rescuing:
         self._keeper = keeper
         self._containers = containers
         self._host = host
+        self._rng = rng
         self._mark = state / MARK
         if not settings.rescue.enabled and not settings.vip.pool:
             return
@@ -129,12 +133,25 @@ class Rescuing:
         except OSError as error:
             log.warning("not remembered that rescue is on", extra=fields(error=error))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._service.run)
+            nursery.start_soon(self._keep, self._service)
             await self._keeper.ready.wait()
             with trio.move_on_after(LISTED_MAX):
                 while not self._containers.listed():  # noqa: ASYNC110 - once, at the start
                     await trio.sleep(LISTED_PERIOD)
             self._service.begin(self._keeper.catalog)
+
+    async def _keep(self, service: RescueService) -> None:
+        """Run it for ever; where it fails by a fault of ours, once more."""
+        backoff = Backoff(self._rng, RESTART_FIRST, RESTART_MOST)
+        while True:
+            began = trio.current_time()
+            try:
+                await service.run()
+            except Exception as error:  # names are answered whatever becomes of rescue
+                log.error("rescue failed, started again", exc_info=error)
+            if trio.current_time() - began > RESTART_MOST:
+                backoff.reset()
+            await trio.sleep(backoff.pause())
 
     async def _clean_up(self) -> None:
         """Nobody would look after tables that stay when rescue is switched off."""

@@ -99,6 +99,7 @@ class RescueService:
         wall: Callable[[], float],
     ) -> None:
         self._settings = settings
+        self._prefer: Prefer = prefer
         self._book = Book(settings, host.name, prefer, host.zone)
         self._kernel = kernel
         self._metrics = metrics
@@ -119,6 +120,7 @@ class RescueService:
         self._cut: dict[Place, str] = {}  # place -> service; at most as many as stale places
         self._forget: set[Place] = set()
         self._flows = trio.Event()
+        self._faults: dict[str, str] = {}
         self.report = Report(host, wall)
         self._neighbours = kernel.neighbours(self._claimed)
 
@@ -128,32 +130,49 @@ class RescueService:
         """Take the first Catalog, once this host's containers are known."""
         self._catalog = catalog
         self._begun = True
-        now = self._wall()
-        self._book.units(self._units(), self._bridges, now)
-        self._take(self._book.update(catalog, None, now))
+        self._guarded(self._anew)
 
     def update(self, catalog: Catalog, change: Change) -> None:
         """Take a change of the Catalog; what is used again has left the kernel on return."""
         self._catalog = catalog
         if self._begun:
-            self._take(self._book.update(catalog, change, self._wall()))
+            self._guarded(lambda: self._book.update(catalog, change, self._wall()))
 
     def refresh(self) -> None:
         """Take this host's containers as they are now."""
         if self._begun:
-            self._take(self._book.units(self._units(), self._bridges, self._wall()))
+            self._guarded(lambda: self._book.units(self._units(), self._bridges, self._wall()))
 
     def reconfigure(self, settings: RescueSettings, host: Host, prefer: Prefer) -> None:
         """Take other settings, or another record of this host."""
         self.report.host = host
-        self._settings = settings
+        self._settings, self._prefer = settings, prefer
         step = self._book.configure(settings, prefer, host.zone, self._wall())
         if self._begun:
             self._take(step)
 
     def _claimed(self, address: Address) -> None:
         log.info("address is used again", extra=fields(address=address))
-        self._take(self._book.claimed(address, self._wall()))
+        self._guarded(lambda: self._book.claimed(address, self._wall()))
+
+    def _anew(self) -> Step:
+        assert self._catalog is not None
+        now = self._wall()
+        self._book.units(self._units(), self._bridges, now)
+        return self._book.update(self._catalog, None, now)
+
+    def _guarded(self, work: Callable[[], Step]) -> None:
+        """Do what comes of `work`; after a fault of ours everything is looked at anew."""
+        for how in (work, self._anew):
+            try:
+                self._take(how())
+            except Exception as error:  # names are answered whatever becomes of rescue
+                log.error("rescue failed, all of it is taken anew", exc_info=error)
+                self._fault("plan", error)
+                host = self.report.host
+                self._book = Book(self._settings, host.name, self._prefer, host.zone)
+            else:
+                return
 
     def _take(self, step: Step) -> None:
         if step.revoked:
@@ -161,6 +180,8 @@ class RescueService:
                 self._kernel.tables.revoke(step.revoked)
             except OSError as error:
                 self._fault("revoke", error)
+            else:
+                self._well("revoke")
             self._forget.update(step.revoked)
             for place in step.revoked:
                 self._cut.pop(place, None)
@@ -180,6 +201,7 @@ class RescueService:
         self._metrics.rescue_entries.set(len(step.plan.stale))
         self._metrics.vips.set(len(step.plan.vips))
         self._dirty.set()
+        self._well("plan")
 
     def _whose(self, plan: Plan) -> dict[Place, str]:
         """Services of the places that are dead, in the plan or in the Catalog's memory only."""
@@ -199,6 +221,7 @@ class RescueService:
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._look_at_bridges()
+        self._dirty.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_tables)
             nursery.start_soon(self._end_flows)
@@ -222,7 +245,7 @@ class RescueService:
             self._neighbours.want(self._unanswered(plan), plan.bridges)
             self._flows.set()
             if works:
-                self._well()
+                self._well("apply")
                 backoff.reset()
                 if since is not None:
                     self._metrics.rescue_apply_seconds.observe(trio.current_time() - since)
@@ -249,6 +272,8 @@ class RescueService:
                     self._told_off(await self._kernel.cut(cut, self._pids()), cut)
             except OSError as error:  # the next packet of each gets a reset all the same
                 self._fault("flows", error)
+            else:
+                self._well("flows")
 
     def _pids(self) -> list[int]:
         return [unit.pid for unit in self._units().values() if unit.pid]
@@ -283,6 +308,7 @@ class RescueService:
         except (CommandFailed, OSError) as error:
             self._fault("usage", error)
             return
+        self._well("usage")
         plan = self._book.plan
         news = self.report.count(usage, plan, self._units())
         for (service, result), times in news.flows.items():
@@ -290,13 +316,13 @@ class RescueService:
         for service, clients in self.report.offenders().items():
             self._metrics.rescue_clients.labels(service).set(clients)
         if used := news.used | busy:
-            self._take(self._book.used(used, self._wall()))
+            self._guarded(lambda: self._book.used(used, self._wall()))
 
     def _expire(self) -> None:
         now = self._wall()
         due = self._book.next_expiry
         if due is not None and due <= now:
-            self._take(self._book.expire(now))
+            self._guarded(lambda: self._book.expire(now))
         self.report.expire(now - self._settings.hold)
         dropped = self._book.dropped - self.report.dropped
         if dropped:
@@ -314,6 +340,8 @@ class RescueService:
                 self._dirty.set()
         except (CommandFailed, OSError) as error:
             self._fault("check", error)
+        else:
+            self._well("check")
 
     async def _look_at_bridges(self) -> None:
         try:
@@ -321,22 +349,26 @@ class RescueService:
         except OSError as error:
             self._fault("bridges", error)
             return
+        self._well("bridges")
         if bridges != self._bridges:
             self._bridges = bridges
             self.refresh()
 
     def _fault(self, what: str, error: Exception) -> None:
         text = f"{what}: {error}"
-        if self.report.fault != text:
+        if self._faults.get(what) != text:
             log.warning("kernel does not follow", extra=fields(what=what, error=error))
-        self.report.fault = text
-        self._metrics.rescue_fault.set(1)
+        self._faults[what] = text
+        self._tell_faults()
 
-    def _well(self) -> None:
-        if self.report.fault:
-            log.info("kernel follows again")
-        self.report.fault = ""
-        self._metrics.rescue_fault.set(0)
+    def _well(self, what: str) -> None:
+        if self._faults.pop(what, None) is not None:
+            log.info("kernel follows again", extra=fields(what=what))
+            self._tell_faults()
+
+    def _tell_faults(self) -> None:
+        self.report.fault = "; ".join(self._faults.values())
+        self._metrics.rescue_fault.set(bool(self._faults))
 
     # View ---------------------------------------------------------------------------------------
 

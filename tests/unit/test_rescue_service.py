@@ -22,6 +22,7 @@ from discod.model.rescue import Bridge, Place, Plan, Result, Unit, Usage
 from discod.model.rescue_settings import RescueSettings
 from discod.model.schema import encode_endpoint, encode_host
 from discod.model.settings import BrakeSettings
+from discod.rescue.book import Book
 from discod.rescue.flows import Flow
 from discod.rescue.service import LOOK_PERIOD, Kernel, RescueService
 from discod.store.base import Delta, KeyValue, Snapshot
@@ -48,6 +49,7 @@ class Fakes:
     plans: list[Plan] = field(default_factory=list)
     fail: Exception | None = None
     lost: bool = False
+    count_fault: Exception | None = None
     counts: tuple[Usage, ...] = ()
     wanted: Mapping[Address, bytes] = field(default_factory=dict)
     claimed: Callable[[Address], None] = lambda address: None
@@ -70,6 +72,8 @@ class Fakes:
 
     async def usage(self) -> tuple[Usage, ...]:
         await trio.lowlevel.checkpoint()
+        if self.count_fault is not None:
+            raise self.count_fault
         return self.counts
 
     async def busy(self) -> frozenset[Place]:
@@ -235,6 +239,43 @@ async def test_a_kernel_that_fails_is_tried_again(
         await trio.sleep(60)
         assert world.metric("discod_rescue_fault") == 0 and not world.service.status()["fault"]
         assert set(world.fakes.plans[-1].stale) == {place(A)}
+
+
+async def test_each_fault_ends_with_its_own_cause(autojump_clock: object) -> None:
+    async with running(World(A, B)) as world:
+        world.fakes.count_fault = CommandFailed("nft: list: no")
+        await trio.sleep(2 * LOOK_PERIOD)
+        world.die(A)
+        await world.done()
+        assert world.service.status()["fault"] == "usage: nft: list: no", "whatever else works"
+        world.fakes.count_fault = None
+        await trio.sleep(2 * LOOK_PERIOD)
+        assert world.service.status()["fault"] == "" and world.metric("discod_rescue_fault") == 0
+
+
+async def test_a_fault_of_ours_stops_nobody(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(World(A, B)) as world:
+        with monkeypatch.context() as patch:
+            patch.setattr(Book, "_die", lambda *_: 1 / 0)
+            world.die(A)  # is not raised to the keeper, nor to the listeners after it
+        assert "taken anew" in caplog.text
+        await world.done()
+        assert set(world.fakes.plans[-1].stale) == {place(A)}, "the Catalog tells it all"
+        assert world.service.status()["fault"] == ""
+
+
+async def test_a_fault_that_stays(autojump_clock: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(World(A, B)) as world:
+        with monkeypatch.context() as patch:
+            patch.setattr(Book, "update", lambda *_: 1 / 0)
+            world.die(A)
+            assert world.service.status()["fault"] == "plan: division by zero"
+            assert world.metric("discod_rescue_fault") == 1
+        world.die(B)
+        assert world.service.status()["fault"] == ""
+        assert set(world.service._book.plan.stale) == {place(A), place(B)}
 
 
 async def test_tables_that_somebody_took_away(autojump_clock: object) -> None:

@@ -19,6 +19,7 @@ from discod.model.keyspace import Keyspace
 from discod.model.rescue import Unit
 from discod.model.rescue_settings import RescueSettings
 from discod.model.settings import Settings
+from discod.rescue.service import RescueService
 from discod.rescuing import MARK, Rescuing
 
 
@@ -74,6 +75,23 @@ async def test_switched_off_its_tables_go(tmp_path: Path, cleaned: list[list[str
     assert (tmp_path / MARK).exists(), "and are tried again at the next start"
     await joined(Settings(), tmp_path).run()
     assert not (tmp_path / MARK).exists() and not cleaned
+
+
+async def test_a_failure_of_all_of_it_is_begun_again(
+    tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[float] = []
+
+    async def run(self: RescueService) -> None:
+        times.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(RescueService, "run", run)
+    on = joined(replace(Settings(), rescue=RescueSettings(enabled=True)), tmp_path)
+    with trio.move_on_after(300):
+        await on.run()
+    assert 8 < len(times) < 60, "with pauses that grow"
 
 
 async def test_on_it_is_remembered(tmp_path: Path) -> None:

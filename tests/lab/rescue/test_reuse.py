@@ -21,7 +21,7 @@ from tests.lab.rescue.site import ON, PORT, Site, settled
 from tests.lab.rescue.table import Table
 from tests.lab.rig import Host, Lab
 
-LIVES = int(os.environ.get("RESCUE_LIVES", "45"))
+LIVES = int(os.environ.get("RESCUE_LIVES", "40"))
 """Containers started and killed."""
 SEED = int(os.environ.get("RESCUE_SEED", "6"))
 RATE = 40
