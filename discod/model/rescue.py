@@ -67,6 +67,9 @@ class Stale:
     mac: bytes = b""
     """Link-layer address that the place had on a bridge of this host, 6 octets; empty: unknown, or
     it was none of them."""
+    shared: bool = False
+    """Whether another service had the place not long before: whom its clients mean is not known,
+    and they are refused rather than sent to either."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from discod.model.rescue import Bridge, Place, Plan, Stale, Unit
 from discod.model.rescue_settings import RescueSettings
 from discod.rescue import telling
 from discod.rescue.dead import LINGERING, MOVED, Dead, Deads, why_of
+from discod.rescue.past import Past
 from discod.rescue.pools import Outlook, outlook, pool_of
 from discod.rescue.sheet import Sheet
 from discod.rescue.uses import Uses
@@ -60,6 +61,7 @@ class Book:
         self._local = self._uses.local
         self._deads = Deads(host)
         self._vips = Vips()
+        self._past = Past()
         self._sheet = Sheet(settings.refuse)
         self._expiry: float | None = None  # not later than the first one
         # What this step has to look at again, and to tell:
@@ -129,15 +131,20 @@ class Book:
 
     def _die(self, old: Endpoint, new: Endpoint | None, now: float) -> None:
         assert self._catalog is not None
-        if not old.port or not self._kept(old):
+        if not old.port:
+            return
+        self._past.note(Place(*old.place), old.service, now)
+        if not self._kept(old):
             return
         dead = Dead.of(old, telling.said_of(self._catalog, old.id), now)
         if new is not None:
             dead.why, dead.cut = MOVED, telling.over_where_it_was(old, new)
-        self._put(dead)
+        self._put(dead, now)
         self._soon(now)
 
-    def _put(self, dead: Dead) -> None:
+    def _put(self, dead: Dead, now: float) -> None:
+        of_late = now - self._settings.hold
+        dead.shared = self._past.shared(dead.place, dead.endpoint.service, of_late)
         dead.closed = self._local.taken(dead.place, dead.endpoint.container)
         self._deads.put(dead)
         self._refresh(dead)
@@ -161,6 +168,10 @@ class Book:
 
     def _hear_all(self, catalog: Catalog, now: float) -> None:
         """Take what the Catalog tells of the time before, and look at everything again."""
+        for said in telling.ends(catalog):
+            if said.endpoint.port and why_of(said) != Reason.STARTING:
+                place = Place(*said.endpoint.place)
+                self._past.note(place, said.endpoint.service, min(said.at, now))
         for said in telling.newest(catalog):
             dead = Dead.of(said.endpoint, said, min(said.at, now))
             if dead.place not in self._uses:
@@ -190,7 +201,7 @@ class Book:
         # What is STARTING need not have lived; but the place is not for who had it before.
         lived = dead.why != Reason.STARTING
         if lived and self._kept(dead.endpoint) and dead.until(self._settings) > now:
-            self._put(dead)
+            self._put(dead, now)
 
     # This host ----------------------------------------------------------------------------------
 
@@ -265,6 +276,7 @@ class Book:
 
     def expire(self, now: float) -> Step:
         """Forget what was not used for long enough."""
+        self._past.forget(now - self._settings.hold)
         for dead in self._deads:
             if dead.until(self._settings) <= now:
                 self._deads.pop(dead.place)
@@ -321,6 +333,7 @@ class Book:
             dead.until(self._settings),
             dead.backend,
             dead.mac,
+            dead.shared,
         )
 
     def _drop_oldest(self) -> None:

@@ -42,6 +42,8 @@ class Dead:
     used: float
     """When it was last used, `born` at first."""
     closed: bool = False
+    shared: bool = False
+    """Whether another service had the place not long before."""
     backend: Place | None = None
     mac: bytes = b""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from discod.model.endpoint import Address, Endpoint, Host
-from discod.model.rescue import Place, Plan, PoolId, Result, Unit, Usage
+from discod.model.rescue import Place, Plan, PoolId, Result, Stale, Unit, Usage
 from discod.model.rescue_settings import RescueSettings
 
 CLIENTS_KEPT = 4096
@@ -151,8 +151,8 @@ class Report:
                 "reason": stale.why,
                 "since": stale.since,
                 "until": stale.until,
-                "goes_to": _targets(plan, stale.pool),
-                "refused": plan.refuse and not _alive(plan, stale.pool),
+                "goes_to": _goes_to(plan, stale),
+                "refused": plan.refuse and not _goes_to(plan, stale),
                 "cut": stale.cut,
                 "clients": clients[stale.place],
             }
@@ -191,11 +191,12 @@ class Report:
         if stale is None or stale.endpoint != endpoint.id:
             return ""
         where = f"{_shown(stale.place.address, stale.place.port)}/{stale.place.protocol}"
-        targets = _targets(plan, stale.pool)
+        targets = _goes_to(plan, stale)
         if targets:
             return f"new connections to {where} go to {', '.join(targets)}"
         if plan.refuse:
-            return f"new connections to {where} are refused: no sibling is up"
+            why = "another service had it of late" if stale.shared else "no sibling is up"
+            return f"new connections to {where} are refused: {why}"
         return ""
 
 
@@ -206,8 +207,8 @@ def service_of(plan: Plan, place: Place) -> str | None:
     return plan.vips[place].service if place in plan.vips else None
 
 
-def _alive(plan: Plan, pool: PoolId) -> bool:
-    return pool in plan.pools and bool(plan.pools[pool].slots)
+def _goes_to(plan: Plan, stale: Stale) -> list[str]:
+    return [] if stale.shared else _targets(plan, stale.pool)
 
 
 def _shown(address: Address, port: int) -> str:

@@ -118,7 +118,8 @@ def _alive(plan: Plan, pool: PoolId) -> bool:
 
 
 def _differ(old: Stale, new: Stale) -> bool:
-    return (old.pool, old.cut, old.backend) != (new.pool, new.cut, new.backend)
+    before = old.pool, old.cut, old.backend, old.shared
+    return before != (new.pool, new.cut, new.backend, new.shared)
 
 
 def _addresses(before: Plan, after: Plan) -> Iterator[str]:

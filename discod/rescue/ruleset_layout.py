@@ -89,7 +89,7 @@ def elements(plan: Plan, place: Place, links: Links) -> Iterator[Element]:
         return
     if (stale := plan.stale.get(place)) is None:
         return
-    chain = _chain(plan, stale.pool)
+    chain = "" if stale.shared else _chain(plan, stale.pool)
     if chain:
         yield Element("inet", f"ours{version}", place)
     elif plan.refuse:

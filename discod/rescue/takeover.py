@@ -31,7 +31,8 @@ def taken_over(
     """
     left: list[Endpoint] = []
     for stale in plan.stale.values():
-        if stale.why in (LOST, Reason.SILENT) and plan.pools[stale.pool].slots:
+        gone = stale.why in (LOST, Reason.SILENT) and not stale.shared
+        if gone and plan.pools[stale.pool].slots:
             endpoint = _endpoint(catalog, stale.endpoint)
             if endpoint is not None and _announced(endpoint, known.get(endpoint.host)):
                 left.append(endpoint)

@@ -214,6 +214,34 @@ def test_of_two_dead_the_newest_has_the_place() -> None:
     assert world.afresh().plan.stale[PA].endpoint == DB.id
 
 
+def test_whom_its_clients_mean_is_not_guessed() -> None:
+    sibling = replace(DB, instance="db-other", address=ip_address("10.101.9.9"))
+    world = World(A, B, sibling)
+    world.down(A)
+    assert not world.plan.stale[PA].shared
+    world.up(DB)
+    world.now += 5
+    step = world.down(DB)
+    assert step.plan.stale[PA].shared, "a client may have resolved either of the two services"
+    assert world.afresh().plan.stale[PA].shared
+
+
+def test_whoever_had_it_long_ago_has_no_clients_any_more() -> None:
+    world = World(A, B)
+    world.down(A)
+    world.up(DB)
+    world.now += ON.hold + 1
+    world.book.expire(world.now)
+    assert not world.down(DB).plan.stale[PA].shared
+
+
+def test_two_lives_of_one_service_are_no_question() -> None:
+    world = World(A, B)
+    world.down(A)
+    world.up(A)
+    assert not world.down(A).plan.stale[PA].shared
+
+
 def test_an_older_one_does_not_come_back_when_the_newest_opted_out() -> None:
     stateful = replace(DB, rescue=False)
     world = World(A, B)

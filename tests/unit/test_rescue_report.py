@@ -111,5 +111,9 @@ def test_words(report: Report) -> None:
     refused = "new connections to [2001:db8::2]:80/tcp are refused: no sibling is up"
     assert report.word(PLAN, dead6) == refused
     assert report.word(replace(PLAN, refuse=False), dead6) == ""
+    shared = replace(PLAN, stale={DEAD: replace(STALE, shared=True)})
+    assert report.word(shared, dead).endswith("refused: another service had it of late")
+    (row,) = report.entries(shared)
+    assert row["refused"] and row["goes_to"] == []
     assert report.word(PLAN, replace(dead, instance="b-2-80")) == "", "it was another one's"
     assert report.word(Plan(), dead) == ""

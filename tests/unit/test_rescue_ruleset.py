@@ -121,6 +121,16 @@ def test_the_last_sibling_goes_and_one_comes_back() -> None:
     assert lines(nobody, left) == ["delete element inet dead4 { 10.1.0.77 . tcp . 80 }"]
 
 
+def test_who_may_mean_either_of_two_services_is_refused() -> None:
+    web = pool(A, B)
+    one = gone(DEAD, web)
+    assert lines(plan(web, one), plan(web, replace(one, shared=True))) == [
+        "delete element inet dead4 { 10.1.0.77 . tcp . 80 }",
+        "delete element inet ours4 { 10.1.0.77 . tcp . 80 }",
+        "add element inet dead4 { 10.1.0.77 . tcp . 80 : goto refuse }",
+    ]
+
+
 def test_bridges_have_a_table_only_while_it_has_something() -> None:
     web = pool(B)
     none = plan(web, bridges=(BRIDGE,))
@@ -275,7 +285,8 @@ def plans(draw: st.DrawFn) -> Plan:
         of = draw(ids)
         place = where(f"10.{n % 3}.0.{n}", 80, of.protocol)
         behind = draw(st.sampled_from((None, where("10.1.0.1", 80, of.protocol))))
-        stale[place] = gone(place, pools[of], cut=draw(st.booleans()), backend=behind)
+        one = gone(place, pools[of], cut=draw(st.booleans()), backend=behind)
+        stale[place] = replace(one, shared=draw(st.booleans()))
     vips = {}
     for n in draw(st.lists(st.integers(1, 3), max_size=2)):
         of = draw(ids)

@@ -161,6 +161,8 @@ def test_no_other_service_answers(cramped: Site, seen: Table) -> None:
     assert found.rescued > LIVES
     assert found.owned > LIVES / 10
     assert not found.violations, found.violations[:5]
+    # Who resolved something older than what was there last is refused, not sent to its siblings.
+    assert not found.inherited
     assert not found.dated, found.dated[:5]
     assert not found.astray, [(one, churn.lives.get(one.outcome)) for one in found.astray[:5]]
 
