@@ -18,7 +18,7 @@ from typing import Any
 from tests.lab.daemon import Config, Value, until
 from tests.lab.engine import Box, each
 from tests.lab.rescue.clients import Task, inside
-from tests.lab.rig import Host, Lab
+from tests.lab.rig import DOMAIN, Host, Lab
 
 SOURCE = Path(__file__).with_name("answers.c")
 PORT = 8080
@@ -54,6 +54,7 @@ class Site:
         self.clients: dict[str, Box] = {}
         """Host name -> a container to be a client in."""
         self._shape: Config | None = None
+        self._served = ""  # the last service
         self._bare = {host.name: dict(host.discod.config) for host in lab.hosts}
 
     # What runs ----------------------------------------------------------------------------------
@@ -94,6 +95,14 @@ class Site:
             for host, box in zip(self.hosts, each(make, self.hosts), strict=True)
         }  # fmt: skip
 
+    def _forget(self) -> None:
+        """Have all daemons begin without a memory of who had which address."""
+        each(lambda host: host.discod.stop(), self.hosts)
+        self.lab.etcdctl("del", "--prefix", f"/discod/v1/{DOMAIN}/withdrawn/")
+        each(lambda host: host.discod.start(), self.hosts)
+        if len(self.hosts) > 1:
+            settled(self.lab)
+
     def serve(
         self,
         service: str,
@@ -117,7 +126,13 @@ class Site:
             port: Of the container.
             wait: Until every host's DNS has them all.
             labels: Further labels, without ``discod.``.
+
+        Where the last ones were of another service, nobody knows of those any more: Docker gives
+        the same addresses again, and one that two services had is refused, not rescued.
         """
+        if self._served not in ("", service):
+            self._forget()
+        self._served = service
         chosen = self.hosts if hosts is None else hosts
         made = each(
             lambda host: self.start(
