@@ -242,7 +242,10 @@ class Held(Flow):
             return
         self.records.append((self.since, clock(), said.decode().strip()))
         self.phase = "idle"
-        self.sock.send(b"w")
+        try:
+            self.sock.send(b"w")
+        except OSError as error:  # its server died since it answered
+            self.broken(name(error.errno))
 
     def broken(self, why: str) -> None:
         assert self.sock is not None
