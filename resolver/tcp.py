@@ -196,16 +196,17 @@ class TcpServer(Generic[Q]):
         if recall is None or not recall.usable(client, int(time.time())):
             return at
         start = time.perf_counter_ns()
-        get = recall.memo.answers.get
+        answers = recall.memo.answers
         kinds: list[int] = []
         octets = 0
         while len(out) < FLUSH_PARTS and octets < FLUSH_OCTETS and (end := _end(data, at)):
             key = data[at + 4 : end]
-            answers = get(key)
-            if answers is None or (found := next(answers, None)) is None:
-                found = recall.find(key, client)
-                if found is None:
+            found = next(answers[key])
+            if found is answers.nothing:
+                sought = recall.find(key, client)
+                if sought is None:
                     break
+                found = sought
             body = found[3]
             length = len(body)
             out += ((length + 2).to_bytes(2, "big"), data[at + 2 : at + 4], body)

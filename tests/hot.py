@@ -82,12 +82,8 @@ class Hot:
     def find(self, packet: bytes, client: bytes = CLIENT) -> Found | None:
         """As the loop does it."""
         key = packet[2:]
-        answers = self.memo.answers.get(key)
-        if answers is not None:
-            found = next(answers, None)
-            if found is not None:
-                return found
-        return self.memo.find(key, client)
+        found = next(self.memo.answers[key])
+        return found if found[2] else self.memo.find(key, client)
 
     def ask(self, packet: bytes, client: bytes = CLIENT) -> bytes | None:
         """The response, None when it is the daemon's to answer; empty for silence."""

@@ -40,6 +40,26 @@ and has to be copied to where it is sent from."""
 SILENT: Final[Found] = (0, 0, -1, b"")
 """Not to be answered at all: its kind is below 0."""
 
+NOTHING: Final[Found] = (0, 0, 0, b"")
+"""Not at hand: what the first tier gives where the answer has to be found, of no kind."""
+
+
+class Answers(dict[bytes, Iterator[T]], Generic[T]):
+    """The first tier: keys, each with its answers one after the other, without end.
+
+    Those of a key that is not there are nothing.
+
+    Args:
+        nothing: What stands for `NOTHING`: whoever gets it has to look elsewhere.
+    """
+
+    def __init__(self, nothing: T) -> None:
+        self.nothing = nothing
+        self._none = repeat(nothing)
+
+    def __missing__(self, key: bytes) -> Iterator[T]:
+        return self._none
+
 
 def told(body: bytes, type_: int, outcome: Outcome) -> Found:
     """An answer of one query alone."""
@@ -71,7 +91,7 @@ class Entry(Generic[T]):
     """Nobody has asked since it was made anew after a change."""
     alive: bool = True
     _last: int = -1  # the draw that came last
-    _others: Iterator[bytes] | None = None
+    _others: Iterator[bytes | None] | None = None
 
     @property
     def latest(self) -> bytes:
@@ -102,10 +122,10 @@ class Entry(Generic[T]):
         self.bodies[at], self.forms[at] = body, form
         return replaced
 
-    def deal(self) -> Iterator[T]:
-        """The draws in turn, from behind the latest on; at the end it is time for others."""
+    def deal(self, nothing: T) -> Iterator[T]:
+        """The draws in turn, from behind the latest on, then `nothing`: it is time for others."""
         self._others = None
-        return self._in_turn(self.forms)
+        return self._in_turn(self.forms, nothing)
 
     def turn(self) -> bytes | None:
         """The next draw for a question in another form; None: it is time for others.
@@ -113,16 +133,19 @@ class Entry(Generic[T]):
         These take their turns by themselves: who asks in one form sees nothing of the other.
         """
         if self._others is None:
-            self._others = self._in_turn(self.bodies)
-        return next(self._others, None)
+            self._others = self._in_turn(self.bodies, None)
+        return next(self._others)
 
-    def _in_turn(self, draws: Sequence[U]) -> Iterator[U]:
+    def _in_turn(self, draws: Sequence[U], end: U) -> Iterator[U]:
+        """Never exhausted: at the end comes `end`, over and over."""
         first = self._last + 1
         draws = (*draws[first:], *draws[:first])
         if self.fixed:
             return repeat(draws[0])
         if self.source is None:
-            return chain.from_iterable(repeat(draws, SPARING))
-        if self.source.orders:
+            rounds = SPARING
+        elif self.source.orders:
             return cycle(draws)
-        return chain.from_iterable(repeat(draws, ROUNDS if len(draws) == DRAWS_MAX else 0))
+        else:
+            rounds = ROUNDS if len(draws) == DRAWS_MAX else 0
+        return chain.from_iterable(chain(repeat(draws, rounds), repeat((end,))))

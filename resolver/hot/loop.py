@@ -11,14 +11,13 @@ import select
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from resolver.faults import Faults
-from resolver.hot.entry import SILENT, Found
+from resolver.hot.entry import NOTHING, SILENT, Found
 from resolver.hot.memo import Memo
-from resolver.hot.mmsg import Batch, piece
+from resolver.hot.mmsg import Batch, Peer, address_of, packed, unpiece
 from resolver.hot.protocol import Delegated, delegated
 from resolver.hot.slots import (
     COOKIES_BAD,
@@ -46,13 +45,7 @@ dropped, so that they cannot keep it busy."""
 CLIENTS_MAX: Final = 65536
 """Clients remembered as allowed; when there are more, all are looked at again."""
 
-_DONE: Final[Iterator[bytes]] = iter(())
-_NEVER: Final = repeat(_DONE)
-_NOTHING: Final = repeat(b"")
-"""Of a key that is not in the first tier: its answers, and the next of them."""
-_NO_KIND: Final = 0
-_GAP: Final = piece((0, 0, _NO_KIND, b""))
-"""Stands where nothing is sent."""
+_NO_KIND: Final = NOTHING[2]
 
 
 class Loop:
@@ -85,10 +78,10 @@ class Loop:
         self._queries = queries
         self._changes = changes
         self._allowed = allowed
-        self._clients: set[bytes] = set()
-        self._denied: set[bytes] = set()
+        self._clients: set[Peer] = set()
+        self._denied: set[Peer] = set()
         self._denied_left = 0
-        self._over: frozenset[bytes] = frozenset()  # clients of this batch that may be above
+        self._over: frozenset[Peer] = frozenset()  # clients of this batch that may be above
         self._faults = Faults()
         self.limiter: Limiter | None = None
         self.serving = False
@@ -150,25 +143,28 @@ class Loop:
             return
         start = time.monotonic_ns()
         slots = self._slots
-        clients = batch.clients(count)
+        peers = batch.peers(count)
+        clients: Collection[Peer] = peers
         # Whether each query has to be looked at for more than its octets: hardly ever.
         checked = not self.ready
+        if self.limiter is not None:
+            clients = counted = Counter(peers)
+            self._over = self._above_rate(self.limiter, counted)
+            checked = checked or bool(self._over)
         if not self._clients.issuperset(clients):
             self._admit(clients)
             checked = checked or not self._clients.issuperset(clients)
-        if self.limiter is not None:
-            self._over = self._above_rate(self.limiter, clients)
-            checked = checked or bool(self._over)
-        # Each step is one pass over the whole batch and none takes a turn of the interpreter for a
-        # query: that, and misses of the caches that overlap, is what makes it fast.
+        # Each step is one pass over the whole batch and takes few turns of the interpreter for a
+        # query, if any: that, and misses of the caches that overlap, is what makes it fast. Most of
+        # all in `zip`, which turns nothing but the iterators.
         packets = batch.packets(count)
-        found = list(map(next, map(self._memo.answers.get, packets, _NEVER), _NOTHING))
-        odd = checked or b"" in found
-        gaps = self._complete(index, batch, clients, packets, found, checked) if odd else ()
-        counts = Counter(batch.fill(found))
-        counts.pop(_NO_KIND, None)
-        for kind, times in counts.items():
-            slots[kind] += times
+        found = next(zip(*map(self._memo.answers.__getitem__, packets), strict=True))
+        kinds = batch.fill(found)
+        odd = checked or _NO_KIND in kinds
+        gaps = self._complete(index, batch, peers, packets, kinds, checked) if odd else ()
+        for kind in set(kinds):
+            if kind != _NO_KIND:
+                slots[kind] += kinds.count(kind)
         first = 0
         for gap in gaps:
             if first < gap:
@@ -191,9 +187,9 @@ class Loop:
         self,
         index: int,
         batch: Batch,
-        clients: Sequence[bytes],
+        peers: Sequence[Peer],
         packets: Sequence[bytes],
-        found: list[bytes],
+        kinds: bytearray,
         checked: bool,
     ) -> list[int]:
         """Put in what the first tier did not have, everything if `checked`; slots without answer.
@@ -202,31 +198,37 @@ class Loop:
         """
         gaps = []
         hold = self._memo.retired.append
-        get = self._memo.answers.get
-        for slot, ready in enumerate(found):
-            if ready and not checked:
+        answers = self._memo.answers
+        absent = self._memo.absent
+        put = batch.put
+        for slot, kind in enumerate(kinds):
+            if kind and not checked:
                 continue
-            client, key = clients[slot], packets[slot]
-            answer = self._stop(slot, index, batch, client, key) if checked else None
+            key = packets[slot]
+            answer = self._stop(slot, index, batch, peers[slot], key) if checked else None
             if answer is None:
-                # A question that stands in the batch twice has been found meanwhile.
-                ready = ready or next(get(key, _DONE), b"")
-                if ready:
-                    found[slot] = ready
+                if kind:
                     continue
-                answer = self._find(slot, index, batch, client, key)
-            if answer[2] < 0:
+                # A question that stands in the batch twice has been found meanwhile.
+                if key in answers and (ready := next(answers[key])) is not answers.nothing:
+                    address, size, kinds[slot] = unpiece(ready)
+                    put(slot, address, size)
+                    continue
+                answer = absent(key) or self._find(slot, index, batch, key)
+            address, size, kind, body = answer
+            if kind < 0:
                 gaps.append(slot)
-                found[slot] = _GAP
+                kinds[slot] = _NO_KIND
             else:
-                found[slot] = piece(answer)
-                hold(answer[3])  # until it is sent
+                put(slot, address or address_of(body), size)
+                kinds[slot] = kind
+                hold(body)  # until it is sent
         return gaps
 
-    def _find(self, slot: int, index: int, batch: Batch, client: bytes, key: bytes) -> Found:
+    def _find(self, slot: int, index: int, batch: Batch, key: bytes) -> Found:
         """The answer to one query, `SILENT` when there is none from here."""
         try:
-            answer = self._memo.find(key, client)
+            answer = self._memo.find(key, batch.client(slot))
         except Exception:  # noqa: BLE001 - a fault of ours over one packet must not end the service
             self._faults.report(key)
             answer = None
@@ -246,35 +248,36 @@ class Loop:
         except OSError:
             self._slots[OVERFLOW] += 1
 
-    def _admit(self, clients: Sequence[bytes]) -> None:
+    def _admit(self, clients: Collection[Peer]) -> None:
         """Look at the clients that are new."""
         if len(self._clients) > CLIENTS_MAX:
             self._clients.clear()
         if len(self._denied) > CLIENTS_MAX:
             self._denied.clear()
         for client in set(clients) - self._clients:
-            (self._clients if self._allowed(client) else self._denied).add(client)
+            (self._clients if self._allowed(packed(client)) else self._denied).add(client)
 
-    def _above_rate(self, limiter: Limiter, clients: Sequence[bytes]) -> frozenset[bytes]:
+    def _above_rate(self, limiter: Limiter, counted: Counter[Peer]) -> frozenset[Peer]:
         """Count a whole batch, but for the clients that come above the rate by it: these."""
         now = self._memo.now
-        counted = Counter(clients).items()
-        return frozenset([client for client, n in counted if not limiter.take(client, n, now)])
+        take = limiter.take
+        return frozenset([c for c, n in counted.items() if not take(packed(c), n, now)])
 
-    def _stop(self, slot: int, index: int, batch: Batch, client: bytes, key: bytes) -> Found | None:
+    def _stop(self, slot: int, index: int, batch: Batch, peer: Peer, key: bytes) -> Found | None:
         """What becomes of a query that is not to be answered as usual; None: it is."""
         if not self.ready:
             self._delegate(slot, index, batch, key)
             return SILENT
-        if client in self._denied:
+        if peer in self._denied:
             if self._denied_left > 0:
                 self._denied_left -= 1
                 self._delegate(slot, index, batch, key)
             else:
                 self._slots[OVERFLOW] += 1
             return SILENT
-        if self.limiter is None or client not in self._over:
+        if self.limiter is None or peer not in self._over:
             return None
+        client = packed(peer)
         action = self.limiter.verdict(client, self._memo.now)
         if action == "pass":
             return None

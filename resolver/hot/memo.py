@@ -18,14 +18,25 @@ that any label of its name could mean. Pure.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from discod.model.settings import DnsSettings
 from resolver.answer import RECORD_MIN, Outcome
 from resolver.cookies import Cookies, Verdict
+from resolver.hot.dated import Dated
 from resolver.hot.draws import Draws, Frame, frame_of
-from resolver.hot.entry import DRAW_OCTETS, ENTRY_OCTETS, OCTETS_MAX, SILENT, Entry, Found, told
+from resolver.hot.entry import (
+    DRAW_OCTETS,
+    ENTRY_OCTETS,
+    NOTHING,
+    OCTETS_MAX,
+    SILENT,
+    Answers,
+    Entry,
+    Found,
+    told,
+)
 from resolver.hot.negative import NO_DATA, Negative, serial_at
 from resolver.hot.question import HEAD, Question, depends, labels_of, read
 from resolver.hot.shelf import Shelf
@@ -78,24 +89,22 @@ class Memo(Generic[T]):
         self._zone = zone
         self._rng = rng
         self._apex = name_wire(zone.apex)
-        self.answers: dict[bytes, Iterator[T]] = {}
-        """First tier: the key of a query gives its answers one after the other; exhausted or not
-        there: `find` it."""
+        self.answers: Answers[T] = Answers(form(NOTHING))
+        """First tier: the key of a query gives its answers one after the other; what it gives for
+        `NOTHING` is to be found by `find`."""
         self._kept: Shelf[T] = Shelf(octets_max, self._gone)
-        self._negatives: dict[bytes, tuple[Found, int, int]] = {}  # answer, serial, and where
-        self._negative = Negative(lambda packet: self._ask(packet, self._client), self._apex)
-        self._client = b""  # who asks at the moment
+        self._negative = Negative(self._ask, self._apex)
         self._frames: dict[tuple[bytes, int], Frame] = {}
         self.stream = False
         """Whether responses are as long as need be."""
         self.retired: list[object] = []
         """Answers that are no longer remembered, but may be on their way out: whoever sends clears
         this when all is sent."""
+        self._dated = Dated(self.answers, form, self._found, self.retired)
         self.labels: set[bytes] = set()
         """Services and aliases: the labels below the domain under which there may be names."""
         self.aliases: set[bytes] = set()
         """Those of them that are aliases: what they answer depends on others as well."""
-        self._serial = zone.serial
         self._subtrees = zone.subtrees
         self.consul_names = False
         self.udp_size = 1232
@@ -117,11 +126,10 @@ class Memo(Generic[T]):
         """Forget everything."""
         self._kept.clear()
         self.answers.clear()
-        self._negatives.clear()
         self._negative.clear()
         self._frames.clear()
-        self._serial = self._zone.serial
-        self._negative.serial = self._serial.to_bytes(4, "big")
+        self._dated.clear(self._zone.serial)
+        self._negative.serial = self._zone.serial.to_bytes(4, "big")
         self._subtrees = self._zone.subtrees
 
     def changed(self, services: Sequence[str]) -> None:
@@ -131,9 +139,9 @@ class Memo(Generic[T]):
         together take half the time that they take one by one between other queries.
         """
         serial = self._zone.serial
-        if serial != self._serial:
-            self._serial = serial
+        if serial != self._dated.serial:
             self._negative.serial = serial.to_bytes(4, "big")
+            self._dated.moved(serial)
         forgotten: list[Entry[T]] = []
         for service in services:
             forgotten += self._kept.forget(service.encode())
@@ -155,8 +163,11 @@ class Memo(Generic[T]):
             self.answers.pop(norm, None)
 
     def _gone(self, entry: Entry[T]) -> None:
-        self.answers.pop(entry.norm, None)
-        self.retired += (*entry.bodies, self._negatives.pop(entry.norm, None))
+        if entry.bodies:
+            self.answers.pop(entry.norm, None)
+            self.retired += entry.bodies
+        else:
+            self._dated.drop(entry.norm)
 
     # Look-ups -----------------------------------------------------------------------------------
 
@@ -172,8 +183,7 @@ class Memo(Generic[T]):
             return self._again(entry, client, spent=True)
         if len(key) < HEAD or key[0] & 0x80:
             return SILENT
-        absent = self._negative.one_label(key, self.labels, self._subtrees)
-        if absent is not None:
+        if absent := self.absent(key):
             return absent
         question = self._read(key)
         if question is None:
@@ -182,26 +192,23 @@ class Memo(Generic[T]):
             return self._of_another_form(question, client)
         return self._new(question, client)
 
+    def absent(self, key: bytes) -> Found | None:
+        """NXDOMAIN for a name right below the domain, soon found; None: `find` finds out."""
+        return self._negative.one_label(key, self.labels, self._subtrees)
+
     def _again(self, entry: Entry[T], client: bytes, *, spent: bool) -> Found | None:
         if entry.asleep:
             entry.asleep = False
             if entry.bodies:
-                self.answers[entry.norm] = entry.deal()
+                self.answers[entry.norm] = entry.deal(self.answers.nothing)
                 return self._found(entry.latest, entry.kind)
-        negative = self._negatives.get(entry.norm)
-        if negative is None:
-            body = None if spent else entry.turn()
-            if body is None:
-                self._redraw(entry, client)
-                body = entry.latest if entry.alive else None
-            return self._found(body, entry.kind) if body is not None else None
-        found, serial, at = negative
-        if serial != self._serial:
-            self.retired.append(found)
-            body = found[3][:at] + self._serial.to_bytes(4, "big") + found[3][at + 4 :]
-            found = self._found(body, found[2])
-            self._negatives[entry.norm] = found, self._serial, at
-        return found
+        if not entry.bodies:
+            return self._dated.get(entry.norm)
+        body = None if spent else entry.turn()
+        if body is None:
+            self._redraw(entry, client)
+            body = entry.latest if entry.alive else None
+        return self._found(body, entry.kind) if body is not None else None
 
     def _found(self, body: bytes, kind: int) -> Found:
         return self._address(body), len(body), kind, body
@@ -244,10 +251,9 @@ class Memo(Generic[T]):
     def above_rate(self, key: bytes, client: bytes, action: Action) -> Found | None:
         """What a query gets that comes above the rate limit; None: it is answered all the same."""
         question = self._read(key)
-        if question is not None and question.cookie and self.cookies is not None:
-            verdict, _ = self.cookies.answer(question.cookie, client, self.now)
-            if verdict == "valid":
-                return None
+        cookie = question.cookie if question is not None else b""
+        if cookie and self.cookies and self.cookies.answer(cookie, client, self.now)[0] == "valid":
+            return None
         outcome = self._limited(b"\0\0" + key, client, action)
         if outcome.packet is None or outcome.query is None:
             return SILENT
@@ -270,8 +276,7 @@ class Memo(Generic[T]):
 
     def _new(self, question: Question, client: bytes) -> Found | None:
         labels = labels_of(question.name, self._apex)
-        absent = self._not_there(question, labels, client)
-        if absent is not None:
+        if absent := self._not_there(question, labels, client):
             return absent
         remembered = bool(labels) and question.type in _REMEMBERED
         records = None
@@ -281,7 +286,7 @@ class Memo(Generic[T]):
             frame = self._frames.get(question.shape)
             if records == () and question.type != ANY:
                 lower = question._replace(question=question.canonical)
-                body = self._made_up(lower, client, NOERROR)
+                body = self._negative.body(lower, client, NOERROR)
                 if body is not None:
                     slot = kind(question.type, NOERROR, False)
                     entry: Entry[T] = Entry(question.norm, depends(labels, self.aliases), slot)
@@ -332,7 +337,7 @@ class Memo(Generic[T]):
         octets = ENTRY_OCTETS + len(body)
         answers = int.from_bytes(body[4:6], "big")
         if answers == 0:
-            self._negatives[norm] = found, self._serial, serial_at(norm, body)
+            self._dated.add(norm, body, entry.kind, serial_at(norm, body))
         else:
             entry.fixed = answers == 1 and not self.varied
             if entry.fixed:
@@ -344,7 +349,7 @@ class Memo(Generic[T]):
                 for _ in range(entry.wanted):
                     octets += self._take(entry, entry.source.draw(self._rng))
                 found = self._found(entry.latest, entry.kind)
-            self.answers[norm] = entry.deal()
+            self.answers[norm] = entry.deal(self.answers.nothing)
         self._kept.add(entry, octets)
         return found
 
@@ -369,7 +374,7 @@ class Memo(Generic[T]):
                     return
                 octets = self._take(entry, outcome.packet[2:])
             self._kept.charge(entry, octets)
-        self.answers[entry.norm] = entry.deal()
+        self.answers[entry.norm] = entry.deal(self.answers.nothing)
 
     def _not_there(
         self, question: Question, labels: Sequence[bytes], client: bytes
@@ -382,13 +387,8 @@ class Memo(Generic[T]):
             return None
         if self.consul_names and last[:1] == b"_":
             return None
-        body = self._made_up(question, client, NXDOMAIN)
+        body = self._negative.body(question, client, NXDOMAIN)
         return (0, len(body), kind(question.type, NXDOMAIN, False), body) if body else None
-
-    def _made_up(self, question: Question, client: bytes, rcode: int) -> bytes | None:
-        """The answer to what does not exist."""
-        self._client = client
-        return self._negative.body(question, len(question.name) - len(self._apex), rcode)
 
 
 def settle(memo: Memo[T], settings: DnsSettings, secrets: Sequence[bytes]) -> None:

@@ -16,9 +16,8 @@ import mmap
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
-from itertools import repeat
-from operator import add, getitem
+import sys
+from collections.abc import Sequence
 from typing import Final
 
 SIZE: Final = 128
@@ -100,17 +99,33 @@ address_of = _address_known if _address_known(_PROBE) == _address_told(_PROBE) e
 """Where the octets of a bytes object lie; valid for as long as the object is held."""
 
 
-_cut: Callable[[mmap.mmap, slice], bytes] = getitem  # type: ignore[assignment]
+Peer = int | bytes
+"""A client's address, in the form that is at hand soonest: as the kernel's word for IPv4, packed
+for IPv6. `packed` of it is the same for both."""
+
 _PIECE = struct.Struct("=QQQ")
+_KIND = 16
+"""Where the kind stands in a piece: its lowest octet, which is all of it."""
 
 
 def piece(found: tuple[int, int, int, bytes]) -> bytes:
     """An answer as `Batch.fill` takes it: where its body lies, how long it is, and its kind.
 
-    An address of 0 is looked up. Whoever sends it holds the body until then.
+    An address of 0 is looked up; a kind is below 256. Whoever sends it holds the body until then.
     """
     address, size, kind, body = found
     return _PIECE.pack(address or address_of(body), size, kind)
+
+
+def unpiece(made: bytes) -> tuple[int, int, int]:
+    """Address, length and kind in a `piece`."""
+    address, size, kind = _PIECE.unpack(made)
+    return address, size, kind
+
+
+def packed(peer: Peer) -> bytes:
+    """The address of a client in network order, 4 or 16 octets."""
+    return peer if isinstance(peer, bytes) else peer.to_bytes(4, sys.byteorder)
 
 
 class Batch:
@@ -162,10 +177,7 @@ class Batch:
         """Of slot i: address of its body at 4 * i + 2, length at 4 * i + 3."""
         self._starts = [i * _STRIDE for i in range(size)]
         self._behind_id = [start + 2 for start in self._starts]
-        at, length = (8, 16) if self.v6 else (4, 4)
-        self._client_slices = [
-            slice(i * _NAME_ROOM + at, i * _NAME_ROOM + at + length) for i in range(size)
-        ]
+        self._name_words = memoryview(self._names).cast("I")
         self.failed = 0
         """Responses that the kernel did not take, so far."""
 
@@ -194,17 +206,25 @@ class Batch:
                 0 if flag & _MSG_TRUNC else length
                 for flag, length in zip(flags, lengths, strict=True)
             ]
-        ends = map(add, self._starts, lengths)
-        return list(map(_cut, repeat(received), map(slice, self._behind_id, ends)))
+        starts = zip(self._starts, self._behind_id, lengths, strict=False)
+        return [received[behind : start + length] for start, behind, length in starts]
 
     def id(self, slot: int) -> bytes:
         """The first two octets of a datagram."""
         start = slot * _STRIDE
         return self._received[start : start + 2]
 
-    def clients(self, count: int) -> list[bytes]:
-        """The packed addresses of the first `count` clients."""
-        return list(map(_cut, repeat(self._names), self._client_slices[:count]))
+    def peers(self, count: int) -> Sequence[Peer]:
+        """The first `count` clients."""
+        if self.v6:
+            return [self.client(slot) for slot in range(count)]
+        last = _NAME_ROOM // 4 * count
+        return self._name_words[1 : last : _NAME_ROOM // 4].tolist()
+
+    def client(self, slot: int) -> bytes:
+        """The packed address of one client."""
+        at = slot * _NAME_ROOM
+        return self._names[at + 8 : at + 24] if self.v6 else self._names[at + 4 : at + 8]
 
     def source(self, slot: int) -> bytes:
         """The client's struct sockaddr_in or sockaddr_in6."""
@@ -220,14 +240,20 @@ class Batch:
         # struct in_pktinfo: interface, local address, the header's address
         return self._control[at + 4 : at + 8] + self._control[at : at + 4]
 
-    def fill(self, found: Sequence[bytes]) -> list[int]:
+    def fill(self, found: Sequence[bytes]) -> bytearray:
         """Make each `piece` what its slot sends, from the first one on; their kinds."""
         end = 4 * len(found)
-        words = memoryview(b"".join(found)).cast("Q")
+        octets = memoryview(b"".join(found))
+        words = octets.cast("Q")
         pieces = self.pieces
         pieces[2:end:4] = words[0::3]
         pieces[3:end:4] = words[1::3]
-        return words[2::3].tolist()
+        return bytearray(octets[_KIND :: _PIECE.size])
+
+    def put(self, slot: int, address: int, size: int) -> None:
+        """Make a body what one slot sends."""
+        self.pieces[4 * slot + 2] = address
+        self.pieces[4 * slot + 3] = size
 
     def send(self, first: int, end: int) -> None:
         """Send the responses of the slots from `first` up to `end`.

@@ -14,22 +14,23 @@ from typing import Final
 from resolver.answer import Outcome
 from resolver.hot.entry import Found
 from resolver.hot.question import HEAD, LABEL_MAX, Question
-from resolver.hot.slots import TYPES, kind
+from resolver.hot.slots import kind
 from resolver.record import AXFR, IXFR, NXDOMAIN, OPT, TKEY, TSIG
 
 _HEADER: Final = 12
 _ANYBODY: Final = b"\xff\xff"
 """Size that a client offers, in the question that is learned from: the largest."""
 
-ONE_LABEL_KINDS: Final = 64
-"""Kinds of query (flags, size offered) for which there is the short way; there are about six."""
+ONE_LABEL_KINDS: Final = 256
+"""Kinds of query (flags, type, size offered) for which there is the short way; about twenty are
+usual."""
 
 NO_DATA: Final = frozenset({OPT, TKEY, TSIG, IXFR, AXFR})
 """Types that are no question for data: what they get does not depend on the name."""
 
-_NO_DATA = frozenset(type_.to_bytes(2, "big") for type_ in NO_DATA)
-_KINDS = {type_.to_bytes(2, "big"): kind(type_, NXDOMAIN, False) for type_ in TYPES}
-_OTHER = kind(-1, NXDOMAIN, False)
+_POINTERS = [(0xC000 | _HEADER + at).to_bytes(2, "big") for at in range(LABEL_MAX + 2)]
+"""To where the domain begins behind one label, by the octets that this takes."""
+_UNDERSCORE = ord("_")
 _Parts = tuple[bytes, bytes, bytes]
 """Flags and counts; what follows the SOA's owner, up to the serial; the rest."""
 
@@ -38,14 +39,15 @@ class Negative:
     """The parts of such answers, by kind of query and rcode.
 
     Args:
-        ask: The responder: packet to outcome; None when it has no answer of our domain.
+        ask: The responder: packet and client's packed address to outcome; None when it has no
+            answer of our domain.
         apex: The domain in wire form.
     """
 
-    def __init__(self, ask: Callable[[bytes], Outcome | None], apex: bytes) -> None:
+    def __init__(self, ask: Callable[[bytes, bytes], Outcome | None], apex: bytes) -> None:
         self._ask = ask
-        self._apex = apex
-        self._one_label: dict[bytes, tuple[_Parts, int]] = {}
+        self._apex_octets = len(apex)
+        self._one_label: dict[bytes, tuple[bytes, bytes, bytes, int, int]] = {}
         self._parts: dict[tuple[tuple[bytes, int], int], _Parts] = {}
         self.serial = b"\0\0\0\0"
         """Of the SOA."""
@@ -55,21 +57,22 @@ class Negative:
         self._parts.clear()
         self._one_label.clear()
 
-    def body(self, question: Question, below: int, rcode: int) -> bytes | None:
+    def body(self, question: Question, client: bytes, rcode: int) -> bytes | None:
         """The response without its id; None when it has to be made in another way.
 
         Args:
             question: What is known not to exist.
-            below: Octets of the labels below the domain.
+            client: Who asks, packed address.
             rcode: NXDOMAIN, or NOERROR when it is the type alone.
         """
         key = question.shape, rcode
+        below = len(question.name) - self._apex_octets
         pointer = (0xC000 | _HEADER + below).to_bytes(2, "big")
         parts = self._parts.get(key)
         if parts is None:
             # What cannot be learnt from (a name too long for the answer) is not remembered: the
             # next question of its kind may do.
-            parts = self._learn(question, pointer, rcode)
+            parts = self._learn(question, client, pointer, rcode)
             if parts is None:
                 return None
             self._parts[key] = parts
@@ -77,48 +80,58 @@ class Negative:
         body = b"".join((head, question.question, pointer, before, self.serial, after))
         if len(body) + 2 > question.limit:
             return None
-        if rcode == NXDOMAIN and not question.cookie and len(self._one_label) < ONE_LABEL_KINDS:
-            end = HEAD + len(question.question)
-            self._one_label[question.norm[:HEAD] + question.norm[end:]] = parts, question.limit
+        if (
+            rcode == NXDOMAIN
+            and not question.cookie
+            and question.type not in NO_DATA
+            and len(self._one_label) < ONE_LABEL_KINDS
+        ):
+            norm = question.norm
+            # Octets that one label may take.
+            room = min(question.limit - len(body) - 2 + below, LABEL_MAX + 1)
+            slot = kind(question.type, NXDOMAIN, False)
+            self._one_label[norm[:HEAD] + norm[HEAD + below :]] = *parts, room, slot
         return body
 
-    def one_label(self, key: bytes, *taken: Container[bytes]) -> Found | None:
+    def one_label(
+        self, key: bytes, labels: Container[bytes], subtrees: Container[bytes]
+    ) -> Found | None:
         """NXDOMAIN for ``<label>.<domain>`` by a few steps: floods of random names do come.
 
         None when it has to be found out in the usual way.
 
         Args:
             key: The packet without its id.
-            taken: Labels that exist, or may.
+            labels: Those that exist.
+            subtrees: Others that may.
         """
-        if len(key) == HEAD:
+        if len(key) <= HEAD + 1:
             return None
-        at = HEAD + 1 + key[HEAD]
-        end = at + len(self._apex) + 4
-        if key[at : end - 4] != self._apex or key[end - 2 : end] != b"\0\1":
+        length = key[HEAD] + 1
+        at = HEAD + length
+        # Flags, counts, and all that follows the label: the domain, type, class and an OPT record.
+        known = self._one_label.get(key[:HEAD] + key[at:])
+        if known is None:
             return None
-        known = self._one_label.get(key[:HEAD] + key[end:])
+        head, before, after, room, slot = known
+        if not 1 < length <= room or key[HEAD + 1] == _UNDERSCORE:
+            return None
         label = key[HEAD + 1 : at].lower()
-        type_ = key[end - 4 : end - 2]
-        if known is None or label[:1] == b"_" or len(label) > LABEL_MAX or type_ in _NO_DATA:
+        if label in labels or label in subtrees:
             return None
-        for labels in taken:
-            if label in labels:
-                return None
-        (head, before, after), limit = known
-        pointer = (0xC000 | _HEADER + at - HEAD).to_bytes(2, "big")
-        body = b"".join((head, key[HEAD:end], pointer, before, self.serial, after))
-        if len(body) + 2 > limit:
-            return None
-        return 0, len(body), _KINDS.get(type_, _OTHER), body
+        question = key[HEAD : at + self._apex_octets + 4]
+        body = b"".join((head, question, _POINTERS[length], before, self.serial, after))
+        return 0, len(body), slot, body
 
-    def _learn(self, question: Question, pointer: bytes, rcode: int) -> _Parts | None:
+    def _learn(
+        self, question: Question, client: bytes, pointer: bytes, rcode: int
+    ) -> _Parts | None:
         norm = question.norm
         end = HEAD + len(question.question)
         tail = norm[end:]
         if tail:
             tail = tail[:3] + _ANYBODY + tail[5:]
-        outcome = self._ask(b"\0\0" + norm[:end] + tail)
+        outcome = self._ask(b"\0\0" + norm[:end] + tail, client)
         if outcome is None or outcome.packet is None or outcome.rcode != rcode:
             return None
         body = outcome.packet[2:]

@@ -153,7 +153,7 @@ def test_nothing_is_answered_before_there_is_a_catalog(bench: Bench) -> None:
 
 
 def test_above_the_rate_only_some_are_answered(bench: Bench) -> None:
-    bench.batch.clients = lambda count: [LOUD] * count  # type: ignore[method-assign]
+    bench.batch.peers = lambda count: [LOUD] * count  # type: ignore[method-assign]
     bench.loop.limiter = Limiter(3, 0, 0x9E3779B97F4A7C15)
     found = bench.serve(*[asked(n, "web") for n in range(10)])
     assert len(found) == 3
@@ -164,8 +164,8 @@ def test_above_the_rate_only_some_are_answered(bench: Bench) -> None:
 def test_a_loud_client_does_not_count_against_the_calm_one(bench: Bench) -> None:
     loop = bench.loop
     limiter = Limiter(5, 0, 0x9E3779B97F4A7C15)
-    assert loop._above_rate(limiter, [CALM, LOUD] * 3) == frozenset()
+    assert loop._above_rate(limiter, Counter([CALM, LOUD] * 3)) == frozenset()
     # The fourth to sixth of each: the loud one's come in one batch with two of the calm one's.
-    assert loop._above_rate(limiter, [CALM] * 2 + [LOUD] * 3) == {LOUD}
+    assert loop._above_rate(limiter, Counter([CALM] * 2 + [LOUD] * 3)) == {LOUD}
     assert [limiter.verdict(LOUD, 0) for _ in range(3)] == ["pass", "pass", "drop"]
     assert limiter.verdict(CALM, 0) == "drop"  # five were its own

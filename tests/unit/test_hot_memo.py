@@ -545,7 +545,7 @@ def test_what_is_forgotten_leaves_nothing_behind() -> None:
     hot.tell(replace(NAMED["all"], services={}, revision=9), ("web", "api"), hosts=False)
     left = set(hot.memo._kept.entries)
     assert all(b"\3web" not in norm and b"\3api" not in norm for norm in left)
-    assert set(hot.memo.answers) | set(hot.memo._negatives) <= left
+    assert set(hot.memo.answers) | set(hot.memo._dated._known) <= left
 
 
 def test_stale_is_told() -> None:

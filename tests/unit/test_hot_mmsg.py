@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from resolver.hot.mmsg import IP_PKTINFO, RECEIVE_MAX, Batch, address_of, piece
+from resolver.hot.mmsg import IP_PKTINFO, RECEIVE_MAX, Batch, address_of, packed, piece
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -57,11 +57,12 @@ def test_a_batch_there_and_back(pair: tuple[Batch, socket.socket]) -> None:
     assert wait(batch) == 5
     assert batch.packets(5) == [b"question" * i for i in range(5)]
     assert [batch.id(i) for i in range(5)] == [b"I%d" % i for i in range(5)]
-    assert batch.clients(5) == [bytes((127, 0, 0, 1))] * 5
+    assert [packed(peer) for peer in batch.peers(5)] == [bytes((127, 0, 0, 1))] * 5
+    assert batch.client(4) == bytes((127, 0, 0, 1))
     fixed = b"the same for all"
     shared = piece((address_of(fixed), len(fixed), 7, fixed))
     found = [own(b"own %d" % slot) if slot % 2 else shared for slot in range(5)]
-    assert batch.fill(found) == [7, 8, 7, 8, 7]
+    assert batch.fill(found) == bytearray((7, 8, 7, 8, 7))
     batch.send(0, 5)
     got = {client.recv(100) for _ in range(5)}
     assert got == {b"I0" + fixed, b"I1own 1", b"I2" + fixed, b"I3own 3", b"I4" + fixed}
@@ -145,7 +146,7 @@ def test_ipv6_clients() -> None:
         batch = Batch(server, 2)
         client.sendto(b"II", server.getsockname()[:2])
         assert wait(batch) == 1
-        assert batch.clients(1) == [bytes(15) + b"\1"]
+        assert [packed(peer) for peer in batch.peers(1)] == [bytes(15) + b"\1"]
         assert batch.local(0) == b""
         assert len(batch.source(0)) == 28
         batch.fill([own(b"!")])
