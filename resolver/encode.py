@@ -6,7 +6,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from resolver.record import IN, OPT, RR, Name
@@ -64,6 +64,7 @@ class Owners:
     def __init__(self, name: Name) -> None:
         self._name = name
         self._known: dict[Name, bytes] = {name: _QNAME if name else b"\0"}
+        self._ends = False  # whether it knows the name's ends, too
 
     def wire(self, owner: Name) -> bytes:
         """An owner name in wire form."""
@@ -73,17 +74,15 @@ class Owners:
         return found
 
     def _compress(self, owner: Name) -> bytes:
-        name = self._name
-        common = 0
-        for ours, asked in zip(reversed(owner), reversed(name), strict=False):
-            if ours != asked:
-                break
-            common += 1
-        head = b"".join([bytes((len(x),)) + x for x in owner[: len(owner) - common]])
-        if not common:
-            return head + b"\0"
-        offset = HEADER.size + sum([len(x) + 1 for x in name[: len(name) - common]])
-        return head + (0xC000 | offset).to_bytes(2, "big")
+        if not self._ends:
+            self._ends = True
+            at = HEADER.size
+            for i, label in enumerate(self._name):
+                self._known[self._name[i:]] = (0xC000 | at).to_bytes(2, "big")
+                at += 1 + len(label)
+            self._known[()] = b"\0"
+            return self.wire(owner)
+        return bytes((len(owner[0]),)) + owner[0] + self.wire(owner[1:])
 
 
 def encode(
@@ -194,6 +193,13 @@ def _padding(used: int, limit: int) -> list[tuple[int, bytes]]:
 def encode_record(owners: Owners, rr: RR, cls: int = IN) -> bytes:
     """One record of a response whose owners are `owners`."""
     return owners.wire(rr.owner) + FIXED.pack(rr.type, cls, rr.ttl, len(rr.rdata)) + rr.rdata
+
+
+def encode_rrset(owners: Owners, rrs: Sequence[RR]) -> list[bytes]:
+    """The records of one RRset, which have their owner, type and TTL in common."""
+    first = rrs[0]
+    head = owners.wire(first.owner) + FIXED.pack(first.type, IN, first.ttl, 0)[:-2]
+    return [head + len(rr.rdata).to_bytes(2, "big") + rr.rdata for rr in rrs]
 
 
 def _additional(owners: Owners, rrs: Iterable[RR], cls: int, room: int, parts: list[bytes]) -> int:

@@ -14,7 +14,8 @@ from math import log
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from resolver.encode import Owners, encode_record
+from resolver.encode import Owners, encode_record, encode_rrset
+from resolver.hot.orders import Order, chances, every, rotations
 from resolver.record import OPT, RR, Name
 from resolver.rrset import Record
 from resolver.wire import read_records
@@ -23,6 +24,10 @@ ROTATED_MAX: Final = 4
 """Records, at most, that are rotated instead of drawn, where all weigh the same: each is first, and
 second, as often as the others, and half as many answers have to stay in the processor's caches as
 if every order were kept (it is their misses that an answer from memory costs)."""
+
+SAMPLED_MAX: Final = 3
+"""Records, at most, of different weights of which every order is made, once: a draw is then but a
+choice among them, each as likely as it is for `resolver.rrset.drawn`."""
 
 _QUESTION_AND_NOTHING = b"\0\1"
 _ID = b"\0\0"
@@ -65,6 +70,7 @@ class Draws:
 
     __slots__ = (
         "_answers",
+        "_beside",
         "_exponents",
         "_extras",
         "_left",
@@ -72,8 +78,10 @@ class Draws:
         "_ranks",
         "_room",
         "_tail",
+        "chances",
         "head",
         "least",
+        "orders",
     )
 
     def __init__(
@@ -86,8 +94,9 @@ class Draws:
         limit: int,
     ) -> None:
         owners = Owners(name)
-        self._answers = [encode_record(owners, record.rr) for record in records]
+        self._answers = encode_rrset(owners, [record.rr for record in records])
         self._extras: list[_Target] | None = None
+        self._beside: list[bytes] | None = None  # octets, where each record has a target of its own
         additional = 1 if frame.tail else 0
         extra_size = 0
         if any(record.extra for record in records):
@@ -99,6 +108,8 @@ class Draws:
                     additional += len(extra)
                     extra_size += sum([len(octets) for octets, _ in target])
             self._extras = [targets[id(record.extra)] for record in records]
+            if len(targets) == len(records):
+                self._beside = [b"".join([rrset for rrset, _ in t]) for t in self._extras]
         count = len(records)
         self.head = b"".join(
             (
@@ -116,19 +127,25 @@ class Draws:
         self._limit = limit
         room = limit - self.least
         self._room = room if extra_size > room else -1
+        if self._room >= 0:
+            self._beside = None
         exponents = [record.exponent for record in records]
         self._ranks = [record.rank for record in records] if records[0].rank else None
         self._exponents = exponents
-        self._left: list[tuple[int, ...]] | None = None
-        if self._ranks is None and count <= ROTATED_MAX and len(set(exponents)) == 1:
-            order = list(range(count))
-            rng.shuffle(order)
-            self._left = [(*order[i:], *order[:i]) for i in range(count)]
-
-    @property
-    def orders(self) -> int:
+        self._left: list[Order] | None = None
+        self.chances: Sequence[float] = ()
+        """Where there are `orders`, and not all are alike: how likely each is, in the order in
+        which they are drawn, added up."""
+        if self._ranks is not None:
+            pass
+        elif len(set(exponents)) == 1:
+            if count <= ROTATED_MAX:
+                self._left = rotations(count, rng)
+        elif count <= SAMPLED_MAX:
+            self._left = list(reversed(every(count)))
+            self.chances = chances([1.0 / exponent for exponent in exponents])
+        self.orders = len(self._left or ())
         """How many draws there are, all different; 0: they are without end."""
-        return len(self._answers) if self._left is not None else 0
 
     @property
     def octets(self) -> int:
@@ -144,7 +161,12 @@ class Draws:
         answers = self._answers
         order: Sequence[int]
         if self._left is not None:
-            order = self._left.pop()
+            put = self._left.pop()
+            if self._extras is None:
+                return b"".join((self.head, *put(answers), self._tail))
+            if self._beside is not None:
+                return b"".join((self.head, *put(answers), *put(self._beside), self._tail))
+            order = put(range(len(answers)))
         else:
             draw = rng.random
             keys = [log(1.0 - draw()) * exponent for exponent in self._exponents]
@@ -172,7 +194,7 @@ def _rrsets(owners: Owners, rrs: Sequence[RR]) -> _Target:
         return ((encode_record(owners, rrs[0]), 1),)
     found = []
     for _, group in groupby(rrs, key=itemgetter(0, 1)):
-        rrset = [encode_record(owners, rr) for rr in group]
+        rrset = encode_rrset(owners, list(group))
         found.append((b"".join(rrset), len(rrset)))
     return tuple(found)
 

@@ -1,7 +1,8 @@
 """One remembered question, and the answers to it in turn.
 
-Rule: answers are used one after the other, each as often as the others, and are replaced little by
-little by new ones; so over many of them every order comes up as often as it should. Pure.
+Rule: over many answers every order comes up as often as it should. Where all orders there are were
+made, they are used one after the other, or chosen as often as each is likely; else some are used as
+often as each other, and are replaced little by little by new ones. Pure.
 """
 
 from __future__ import annotations
@@ -9,20 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, cycle, repeat
+from random import Random
 from typing import Final, Generic, TypeVar
 
 from resolver.answer import Outcome
 from resolver.hot.draws import Draws
+from resolver.hot.orders import spread
 from resolver.hot.slots import kind
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-OCTETS_MAX: Final = 20 * 1024 * 1024
+OCTETS_MAX: Final = 28 * 1024 * 1024
 """Octets of all answers remembered, with what they take beside; beyond it the oldest go."""
-ENTRY_OCTETS: Final = 900
-DRAW_OCTETS: Final = 200
-"""Octets of memory that a key, and each answer to it, take beside the answers' own."""
+ENTRY_OCTETS: Final = 950
+DRAW_OCTETS: Final = 140
+CHANCES_OCTETS: Final = 750
+"""Octets of memory that a key, each answer to it, and the choice among answers that are not all
+alike take, beside the answers' own (measured; a test compares)."""
 DRAWS_MAX: Final = 8
 """Orders of one answer kept."""
 ROUNDS: Final = 16
@@ -80,8 +85,10 @@ class Entry(Generic[T]):
     kind: int
     source: Draws | None = None
     """Where more orders come from; None: from the responder, which takes longer."""
-    fixed: bool = False
-    """There is but one order."""
+    complete: bool = False
+    """There are no orders but those that are kept."""
+    chances: Sequence[float] = ()
+    """How likely each of those is, added up; empty: all alike."""
     bodies: list[bytes] = field(default_factory=list)
     forms: list[T] = field(default_factory=list)
     """The draws, and what the first tier gives for each."""
@@ -93,21 +100,38 @@ class Entry(Generic[T]):
     _last: int = -1  # the draw that came last
     _others: Iterator[bytes | None] | None = None
 
-    @property
-    def latest(self) -> bytes:
-        """The draw that came last; it is for who asked when it was made."""
+    def others(self, rng: Random) -> list[bytes]:
+        """All orders but the one that was drawn first, where they are few: there are no more."""
+        source = self.source
+        if self.complete or source is None or not source.orders:
+            return []
+        self.complete, self.chances = True, source.chances
+        return [source.draw(rng) for _ in range(source.orders - 1)]
+
+    def begin(self, bodies: Sequence[bytes], forms: Sequence[T]) -> int:
+        """Take the first draws; what they take of memory, and what is kept to draw more."""
+        self.bodies += bodies
+        self.forms += forms
+        if self.complete:
+            self.source = None
+        octets = self.source.octets if self.source is not None else 0
+        octets += CHANCES_OCTETS if self.chances else 0
+        return octets + sum(map(len, bodies)) + DRAW_OCTETS * len(bodies)
+
+    def latest(self, rng: Random) -> bytes:
+        """For who asked when draws were made: the one that came last."""
+        if self.chances:
+            return rng.choices(self.bodies, cum_weights=self.chances)[0]
         return self.bodies[self._last]
 
     @property
     def wanted(self) -> int:
         """How many draws are to be made when all were used: as many as there are, then some."""
-        if self.fixed:
+        if self.complete:
             return 0
         if self.source is None:
             return 1
         have = len(self.bodies)
-        if self.source.orders:
-            return self.source.orders - have
         return min(have, DRAWS_MAX - have) or REDRAWN
 
     def add(self, body: bytes, form: T) -> bytes | None:
@@ -122,30 +146,28 @@ class Entry(Generic[T]):
         self.bodies[at], self.forms[at] = body, form
         return replaced
 
-    def deal(self, nothing: T) -> Iterator[T]:
+    def deal(self, nothing: T, rng: Random) -> Iterator[T]:
         """The draws in turn, from behind the latest on, then `nothing`: it is time for others."""
         self._others = None
-        return self._in_turn(self.forms, nothing)
+        return self._in_turn(self.forms, nothing, rng)
 
-    def turn(self) -> bytes | None:
+    def turn(self, rng: Random) -> bytes | None:
         """The next draw for a question in another form; None: it is time for others.
 
         These take their turns by themselves: who asks in one form sees nothing of the other.
         """
         if self._others is None:
-            self._others = self._in_turn(self.bodies, None)
+            self._others = self._in_turn(self.bodies, None, rng)
         return next(self._others)
 
-    def _in_turn(self, draws: Sequence[U], end: U) -> Iterator[U]:
+    def _in_turn(self, draws: Sequence[U], end: U, rng: Random) -> Iterator[U]:
         """Never exhausted: at the end comes `end`, over and over."""
+        if self.chances:
+            return chain(spread(draws, self.chances, rng), repeat(end))
         first = self._last + 1
         draws = (*draws[first:], *draws[:first])
-        if self.fixed:
-            return repeat(draws[0])
-        if self.source is None:
-            rounds = SPARING
-        elif self.source.orders:
-            return cycle(draws)
-        else:
-            rounds = ROUNDS if len(draws) == DRAWS_MAX else 0
+        if self.complete:
+            return cycle(draws) if len(draws) > 1 else repeat(draws[0])
+        enough = ROUNDS if len(draws) == DRAWS_MAX else 0
+        rounds = SPARING if self.source is None else enough
         return chain.from_iterable(chain(repeat(draws, rounds), repeat((end,))))

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 from discod.model.settings import DnsSettings
@@ -153,14 +154,10 @@ class Memo(Generic[T]):
 
     def _renew(self, norm: bytes) -> None:
         question = self._read(norm)
-        try:
-            made = self._new(question, _NOBODY) if question is not None else None
-        except Exception:  # noqa: BLE001 - who asks next meets the same fault, where it is reported
-            return
-        entry = self._kept.entries.get(norm) if made is not None else None
-        if entry is not None:
-            entry.asleep = True
-            self.answers.pop(norm, None)
+        if question is not None:
+            # Who asks next meets the same fault, where it is reported.
+            with suppress(Exception):
+                self._new(question, _NOBODY)
 
     def _gone(self, entry: Entry[T]) -> None:
         if entry.bodies:
@@ -200,14 +197,14 @@ class Memo(Generic[T]):
         if entry.asleep:
             entry.asleep = False
             if entry.bodies:
-                self.answers[entry.norm] = entry.deal(self.answers.nothing)
-                return self._found(entry.latest, entry.kind)
+                self.answers[entry.norm] = entry.deal(self.answers.nothing, self._rng)
+                return self._found(entry.latest(self._rng), entry.kind)
         if not entry.bodies:
             return self._dated.get(entry.norm)
-        body = None if spent else entry.turn()
+        body = None if spent else entry.turn(self._rng)
         if body is None:
             self._redraw(entry, client)
-            body = entry.latest if entry.alive else None
+            body = entry.latest(self._rng) if entry.alive else None
         return self._found(body, entry.kind) if body is not None else None
 
     def _found(self, body: bytes, kind: int) -> Found:
@@ -290,7 +287,7 @@ class Memo(Generic[T]):
                 if body is not None:
                     slot = kind(question.type, NOERROR, False)
                     entry: Entry[T] = Entry(question.norm, depends(labels, self.aliases), slot)
-                    return self._remember(entry, body)
+                    return self._remember(entry, body, client)
             if records and len(records) * RECORD_MIN > question.limit:
                 records = None  # not all of it will be in the answer
             if records and frame is not None:
@@ -298,7 +295,7 @@ class Memo(Generic[T]):
                 if draws.least <= question.limit:
                     slot = kind(question.type, NOERROR, False)
                     entry = Entry(question.norm, depends(labels, self.aliases), slot, draws)
-                    return self._remember(entry, draws.draw(self._rng))
+                    return self._remember(entry, draws.draw(self._rng), client)
         outcome = self._ask(b"\0\0" + question.norm, client)
         if outcome is None or outcome.packet is None:
             return None
@@ -306,14 +303,12 @@ class Memo(Generic[T]):
         slot = kind(question.type, outcome.rcode, outcome.truncated)
         if outcome.rcode != NOERROR or not remembered:
             return 0, len(body), slot, body
-        source = None
-        if records and not outcome.truncated:
-            source = self._frame(question, name, records, body)
-            if source is not None:
-                body = source.draw(self._rng)
-        return self._remember(
-            Entry(question.norm, depends(labels, self.aliases), slot, source), body
-        )
+        whole = records and not outcome.truncated
+        source = self._frame(question, name, records, body) if records and whole else None
+        if source is not None:
+            body = source.draw(self._rng)
+        entry = Entry(question.norm, depends(labels, self.aliases), slot, source)
+        return self._remember(entry, body, client)
 
     def _frame(
         self, question: Question, name: Name, records: Sequence[Record], body: bytes
@@ -331,25 +326,22 @@ class Memo(Generic[T]):
     ) -> Draws:
         return Draws(frame, question.canonical, name, records, self._rng, question.limit)
 
-    def _remember(self, entry: Entry[T], body: bytes) -> Found:
+    def _remember(self, entry: Entry[T], body: bytes, client: bytes) -> Found:
         norm = entry.norm
         found = self._found(body, entry.kind)
-        octets = ENTRY_OCTETS + len(body)
+        entry.asleep = client is _NOBODY
+        octets = ENTRY_OCTETS
         answers = int.from_bytes(body[4:6], "big")
         if answers == 0:
             self._dated.add(norm, body, entry.kind, serial_at(norm, body))
         else:
-            entry.fixed = answers == 1 and not self.varied
-            if entry.fixed:
-                entry.source = None
-            elif entry.source is not None:
-                octets += entry.source.octets
-            entry.add(body, self._form(found))
-            if entry.source is not None and entry.source.orders:
-                for _ in range(entry.wanted):
-                    octets += self._take(entry, entry.source.draw(self._rng))
-                found = self._found(entry.latest, entry.kind)
-            self.answers[norm] = entry.deal(self.answers.nothing)
+            entry.complete = answers == 1 and not self.varied
+            bodies = [body, *entry.others(self._rng)]
+            forms = [self._form(self._found(body, entry.kind)) for body in bodies]
+            octets += entry.begin(bodies, forms)
+            if not entry.asleep:
+                found = self._found(entry.latest(self._rng), entry.kind)
+                self.answers[norm] = entry.deal(self.answers.nothing, self._rng)
         self._kept.add(entry, octets)
         return found
 
@@ -374,7 +366,7 @@ class Memo(Generic[T]):
                     return
                 octets = self._take(entry, outcome.packet[2:])
             self._kept.charge(entry, octets)
-        self.answers[entry.norm] = entry.deal(self.answers.nothing)
+        self.answers[entry.norm] = entry.deal(self.answers.nothing, self._rng)
 
     def _not_there(
         self, question: Question, labels: Sequence[bytes], client: bytes

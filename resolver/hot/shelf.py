@@ -45,7 +45,11 @@ class Shelf(Generic[T]):
         norm = entry.norm
         self.entries[norm] = entry
         for label in entry.labels:
-            self.by_label.setdefault(label, set()).add(norm)
+            keys = self.by_label.get(label)
+            if keys is None:
+                self.by_label[label] = {norm}
+            else:
+                keys.add(norm)
         self.charge(entry, octets)
         while self.octets > self.octets_max:
             self.drop(next(iter(self.entries.values())))
