@@ -32,6 +32,7 @@ ALONE: dict[str, Callable[[Rig], None]] = {
     "features": dns_features.features,
     "workers": dns_features.workers,
     "churn": dns_change.churn,
+    "fed": dns_change.fed,
     "scale": dns_change.scale,
 }
 """Parts of discod alone."""

@@ -19,10 +19,11 @@ from benchmarks.dns_catalog import service_name
 from benchmarks.dns_child import Child, call
 from benchmarks.dns_discod import Discod
 from benchmarks.dns_etcd import LARGE, TRANSACTIONS
+from benchmarks.dns_feeder import STEPS, FedWorker
 from benchmarks.dns_load import Outcome
 from benchmarks.dns_pace import Times
 from benchmarks.dns_query import SRV, A, asked_name, query
-from benchmarks.dns_rig import Rig, asked, median_ratio
+from benchmarks.dns_rig import Rig, Server, asked, median_ratio
 from benchmarks.results import figure
 from tests.lab.daemon import until
 from tests.lab.etcd import EtcdCluster
@@ -113,7 +114,7 @@ def _throughput(
     return rig.closed(server, "edns", services=CHURN_SERVICES, seconds=seconds, others=others)
 
 
-def _times(rig: Rig, server: Discod, seconds: float, rate: float) -> Times:
+def _times(rig: Rig, server: Server, seconds: float, rate: float) -> Times:
     return rig.paced(server, "edns", rate, services=CHURN_SERVICES, seconds=seconds, tick=TICK)
 
 
@@ -139,49 +140,7 @@ def _report_churn(
     written: Sequence[dict[str, Any]],
     seen: Sequence[float],
 ) -> None:
-    lines = []
-    for title, outcomes, times in (
-        ("quiet", quiet, quiet_times),
-        (f"{CHURN_RATE} changes/s", busy, busy_times),
-    ):
-        case = f"churn: {title}"
-        rate = rig.add(case, "answered", "k q/s", [o.rate / 1e3 for o in outcomes])
-        rig.add(case, "processor time, all processes", "us/q", [o.cost for o in outcomes])
-        cost = rig.add(case, "processor time, worker", "us/q", [_cost(o) for o in outcomes])
-        for who in outcomes[0].shares:
-            rig.add(case, f"{who} busy", "%", [o.shares[who] * 100 for o in outcomes])
-        rig.add(case, "load busy", "%", [o.own_cpu / o.seconds * 100 for o in outcomes])
-        rig.add(case, "lost", "%", [o.loss * 100 for o in outcomes])
-        p50 = rig.add(case, "p50 at half load", "ms", [t.p50 * 1e3 for t in times])
-        p99 = rig.add(case, "p99 at half load", "ms", [t.p99 * 1e3 for t in times])
-        longest = rig.add(case, "longest at half load", "ms", [t.longest * 1e3 for t in times])
-        left_out = sum(t.left_out for t in times) / max(sum(t.answered for t in times), 1)
-        rig.add(case, "left out of the times", "%", [left_out * 100])
-        lines.append(
-            (
-                title,
-                figure(rate.median),
-                figure(cost.median),
-                figure(p50.median),
-                figure(p99.median),
-                figure(longest.max),
-                f"{sum(o.lost for o in outcomes) + sum(t.lost for t in times)}",
-                f"{sum(o.wrong for o in outcomes) + sum(t.wrong for t in times)}",
-                f"{left_out:.1%}",
-            )
-        )
-    headings = (
-        "catalog",
-        "k q/s",
-        "worker us/q",
-        "p50 ms",
-        "p99 ms",
-        "longest ms",
-        "lost",
-        "wrong",
-    )
-    title = f"{CHURN_SERVICES * EACH + 1:,} endpoints, quiet and changing"
-    rig.tables.append(dns_table.plain(title, (*headings, "left out"), lines))
+    _compare(rig, "churn", "all on two cores", quiet, busy, quiet_times, busy_times)
     achieved = [w["changes"] / w["seconds"] for w in written]
     rig.add("churn: writer", "changes written", "1/s", achieved)
     rig.add("churn: writer", "change seen in answers", "ms", [s * 1e3 for s in seen])
@@ -191,26 +150,110 @@ def _report_churn(
         f" seen in answers after {statistics.median(seen) * 1e3:.1f} ms (worst"
         f" {max(seen) * 1e3:.1f}) while the others went on. Queries leave each {TICK * 1e3:g} ms"
         f" there. While changing, of a core each: {_shares(busy)}. Where the core that is not the"
-        " server's is full, the load is what ends first: then the worker's time tells more,"
-        f" {_cost_ratio(quiet, busy):.2f} of quiet."
+        " server's is full, the load is what ends first, and smaller batches are dearer: see the"
+        " worker alone."
     )
+
+
+def fed(rig: Rig) -> None:
+    """The same for a worker alone, told by a feeder that takes little of the load's core."""
+    seconds = 4.0 if rig.short else 10.0
+    rounds = 3 if rig.short else 5
+    outcomes: dict[bool, list[Outcome]] = {False: [], True: []}
+    times: dict[bool, list[Times]] = {False: [], True: []}
+    rig.say("fed: starting a worker")
+    server = FedWorker(
+        rig.address(), rig.cores, services=CHURN_SERVICES, each=EACH, rate=CHURN_RATE
+    )
+    try:
+        rig.answering(server)
+        dns_place.widen(server.pids())
+        # Weights are drawn anew with each change: all are drawn before the first quiet round.
+        server.change(True)
+        time.sleep(CHURN_SERVICES * EACH / CHURN_RATE)
+        for number in range(rounds):
+            rig.say(f"fed: round {number + 1} of {rounds}")
+            for changing in (False, True):
+                server.change(changing)
+                found = rig.closed(
+                    server,
+                    "edns",
+                    services=CHURN_SERVICES,
+                    seconds=seconds,
+                    others={"worker": server.pids(), "feeder": [server.feeder]},
+                )
+                outcomes[changing].append(found)
+                rate = dns_table.median_rate(outcomes[False]) / 2
+                times[changing].append(_times(rig, server, seconds, rate))
+    finally:
+        server.stop()
+    _compare(
+        rig, "fed", "a worker alone", outcomes[False], outcomes[True], times[False], times[True]
+    )
+    rig.notes.append(
+        "A worker alone: no daemon, no etcd and no writer, but a feeder that tells it of changes as"
+        f" a daemon does, in {STEPS} steps/s. While changing, of a core each:"
+        f" {_shares(outcomes[True])}."
+    )
+
+
+def _compare(
+    rig: Rig,
+    prefix: str,
+    title: str,
+    quiet: Sequence[Outcome],
+    busy: Sequence[Outcome],
+    quiet_times: Sequence[Times],
+    busy_times: Sequence[Times],
+) -> None:
+    """A table, and what became of the promises."""
+    lines = [
+        _line(rig, f"{prefix}: quiet", "quiet", quiet, quiet_times),
+        _line(rig, f"{prefix}: changing", f"{CHURN_RATE} changes/s", busy, busy_times),
+    ]
+    headings = ("catalog", "k q/s", "worker us/q", "p50 ms", "p99 ms", "longest ms")
+    title = f"{CHURN_SERVICES * EACH:,} endpoints, quiet and changing: {title}"
+    rig.tables.append(dns_table.plain(title, (*headings, "lost", "wrong", "left out"), lines))
     ratio = median_ratio([o.rate for o in busy], [o.rate for o in quiet])
-    rig.add("churn: writer", "throughput to quiet", "ratio", [ratio])
-    rig.goal("churn: throughput at least 0.8 of quiet", f"{ratio:.2f}", ratio >= 0.8)
+    rig.add(f"{prefix}: changing", "throughput to quiet", "ratio", [ratio])
+    rig.goal(f"{prefix}: throughput at least 0.8 of quiet", f"{ratio:.2f}", ratio >= 0.8)
     worst = statistics.median(t.p99 for t in busy_times) * 1e3
-    rig.goal("churn: p99 under 3 ms", f"{worst:.2f} ms", worst < 3)
-    longest_ms = max(t.longest for t in busy_times) * 1e3
-    rig.goal("churn: no stall over 10 ms", f"{longest_ms:.1f} ms", longest_ms <= 10)
+    rig.goal(f"{prefix}: p99 under 3 ms", f"{worst:.2f} ms", worst < 3)
+    longest = max(t.longest for t in busy_times) * 1e3
+    rig.goal(f"{prefix}: no stall over 10 ms", f"{longest:.1f} ms", longest <= 10)
+
+
+def _line(
+    rig: Rig, case: str, title: str, outcomes: Sequence[Outcome], times: Sequence[Times]
+) -> tuple[str, ...]:
+    rate = rig.add(case, "answered", "k q/s", [o.rate / 1e3 for o in outcomes])
+    rig.add(case, "processor time, all processes", "us/q", [o.cost for o in outcomes])
+    cost = rig.add(case, "processor time, worker", "us/q", [_cost(o) for o in outcomes])
+    for who in outcomes[0].shares:
+        rig.add(case, f"{who} busy", "%", [o.shares[who] * 100 for o in outcomes])
+    rig.add(case, "load busy", "%", [o.own_cpu / o.seconds * 100 for o in outcomes])
+    rig.add(case, "lost", "%", [o.loss * 100 for o in outcomes])
+    p50 = rig.add(case, "p50 at half load", "ms", [t.p50 * 1e3 for t in times])
+    p99 = rig.add(case, "p99 at half load", "ms", [t.p99 * 1e3 for t in times])
+    longest = rig.add(case, "longest at half load", "ms", [t.longest * 1e3 for t in times])
+    left_out = sum(t.left_out for t in times) / max(sum(t.answered for t in times), 1)
+    rig.add(case, "left out of the times", "%", [left_out * 100])
+    return (
+        title,
+        figure(rate.median),
+        figure(cost.median),
+        figure(p50.median),
+        figure(p99.median),
+        figure(longest.max),
+        f"{sum(o.lost for o in outcomes) + sum(t.lost for t in times)}",
+        f"{sum(o.wrong for o in outcomes) + sum(t.wrong for t in times)}",
+        f"{left_out:.1%}",
+    )
 
 
 def _cost(outcome: Outcome) -> float:
     """Microseconds of the worker's time for one answer, applying changes included."""
     return outcome.shares["worker"] * outcome.seconds / max(outcome.answered, 1) * 1e6
-
-
-def _cost_ratio(quiet: Sequence[Outcome], busy: Sequence[Outcome]) -> float:
-    """What throughput would be, to quiet, if the worker's time alone set it."""
-    return median_ratio([_cost(o) for o in quiet], [_cost(o) for o in busy])
 
 
 def _shares(outcomes: Sequence[Outcome]) -> str:

@@ -64,6 +64,7 @@ class FedWorker:
             rate=rate,
         )
         self._worker = int(self._feeder.line())
+        self.feeder = self._feeder.process.pid
         self.place()
 
     def change(self, yes: bool) -> None:

@@ -26,8 +26,8 @@ second, as often as the others, and half as many answers have to stay in the pro
 if every order were kept (it is their misses that an answer from memory costs)."""
 
 SAMPLED_MAX: Final = 3
-"""Records, at most, of different weights of which every order is made, once: a draw is then but a
-choice among them, each as likely as it is for `resolver.rrset.drawn`."""
+"""Records, at most, of different weights of which every order is made, once; see `orders`. Of four
+there are 24."""
 
 _QUESTION_AND_NOTHING = b"\0\1"
 _ID = b"\0\0"

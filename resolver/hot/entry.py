@@ -7,6 +7,7 @@ often as each other, and are replaced little by little by new ones. Pure.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, cycle, repeat
@@ -121,7 +122,7 @@ class Entry(Generic[T]):
     def latest(self, rng: Random) -> bytes:
         """For who asked when draws were made: the one that came last."""
         if self.chances:
-            return rng.choices(self.bodies, cum_weights=self.chances)[0]
+            return self.bodies[bisect_right(self.chances, rng.random())]
         return self.bodies[self._last]
 
     @property

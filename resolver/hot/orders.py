@@ -9,7 +9,7 @@ import random
 from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import accumulate, permutations
+from itertools import permutations
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
@@ -41,9 +41,25 @@ def chances(weights: Sequence[float]) -> Sequence[float]:
     Each place is drawn from the records that are left, by their weights.
 
     Args:
-        weights: One for each record, all above 0.
+        weights: One for each of two or three records, all above 0.
     """
-    return array("d", accumulate([_chance(order) for order in permutations(weights)]))
+    if len(weights) == 2:
+        a, b = weights
+        return array("d", (a / (a + b), 1.0))
+    a, b, c = weights
+    total = a + b + c
+    first, second, third = a / total, b / total, c / total
+    return array(
+        "d",
+        (
+            first * b / (b + c),
+            first,
+            first + second * a / (a + c),
+            first + second,
+            first + second + third * a / (a + b),
+            1.0,
+        ),
+    )
 
 
 def spread(items: Sequence[T], chances: Sequence[float], rng: random.Random) -> tuple[T, ...]:
@@ -53,25 +69,17 @@ def spread(items: Sequence[T], chances: Sequence[float], rng: random.Random) -> 
 
     Args:
         items: One for each of `chances`.
-        chances: As `chances` has them, the last 1 but for rounding.
+        chances: As `chances` has them; the last is 1.
         rng: Source of chance.
     """
-    start = 1.0 - rng.random()  # above 0: who has no chance gets no place
+    start = rng.random()
     places: list[T] = []
+    taken = 0
     for item, upto in zip(items, chances, strict=True):
-        places += [item] * (int(upto * SPREAD + start) - len(places))
-    places += [items[-1]] * (SPREAD - len(places))
-    return _SHUFFLES[int(rng.random() * len(_SHUFFLES))](places[:SPREAD])
-
-
-def _chance(weights: Sequence[float]) -> float:
-    """Of one order: the first out of all, the second out of the others, and so on."""
-    left = sum(weights)
-    chance = 1.0
-    for weight in weights[:-1]:
-        chance *= weight / left
-        left -= weight
-    return chance
+        end = int(upto * SPREAD + start)
+        places += [item] * (end - taken)
+        taken = end
+    return _SHUFFLES[int(rng.random() * len(_SHUFFLES))](places)
 
 
 def _order(indices: tuple[int, ...]) -> Order:
