@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 from discod.model.settings import DnsSettings
@@ -155,9 +154,10 @@ class Memo(Generic[T]):
     def _renew(self, norm: bytes) -> None:
         question = self._read(norm)
         if question is not None:
-            # Who asks next meets the same fault, where it is reported.
-            with suppress(Exception):
+            try:
                 self._new(question, _NOBODY)
+            except Exception:  # noqa: BLE001 - who asks next meets the same fault, and reports it
+                return
 
     def _gone(self, entry: Entry[T]) -> None:
         if entry.bodies:

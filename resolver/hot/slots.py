@@ -71,6 +71,7 @@ _OTHER_RCODE = len(RCODES)
 _PER_TYPE = (len(RCODES) + 1) * 2
 KIND_COUNT: Final = (len(TYPES) + 1) * _PER_TYPE
 SLOTS: Final = KINDS + KIND_COUNT
+"""At most 256: a worker keeps kinds as octets."""
 IDLE: Final = 0.25
 """Seconds between two signs of life of a worker that has nothing to do."""
 
