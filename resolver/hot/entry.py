@@ -7,11 +7,11 @@ often as each other, and are replaced little by little by new ones. Pure.
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, cycle, repeat
-from random import Random
 from typing import Final, Generic, TypeVar
 
 from resolver.answer import Outcome
@@ -101,7 +101,7 @@ class Entry(Generic[T]):
     _last: int = -1  # the draw that came last
     _others: Iterator[bytes | None] | None = None
 
-    def others(self, rng: Random) -> list[bytes]:
+    def others(self, rng: random.Random) -> list[bytes]:
         """All orders but the one that was drawn first, where they are few: there are no more."""
         source = self.source
         if self.complete or source is None or not source.orders:
@@ -119,7 +119,7 @@ class Entry(Generic[T]):
         octets += CHANCES_OCTETS if self.chances else 0
         return octets + sum(map(len, bodies)) + DRAW_OCTETS * len(bodies)
 
-    def latest(self, rng: Random) -> bytes:
+    def latest(self, rng: random.Random) -> bytes:
         """For who asked when draws were made: the one that came last."""
         if self.chances:
             return self.bodies[bisect_right(self.chances, rng.random())]
@@ -147,12 +147,12 @@ class Entry(Generic[T]):
         self.bodies[at], self.forms[at] = body, form
         return replaced
 
-    def deal(self, nothing: T, rng: Random) -> Iterator[T]:
+    def deal(self, nothing: T, rng: random.Random) -> Iterator[T]:
         """The draws in turn, from behind the latest on, then `nothing`: it is time for others."""
         self._others = None
         return self._in_turn(self.forms, nothing, rng)
 
-    def turn(self, rng: Random) -> bytes | None:
+    def turn(self, rng: random.Random) -> bytes | None:
         """The next draw for a question in another form; None: it is time for others.
 
         These take their turns by themselves: who asks in one form sees nothing of the other.
@@ -161,7 +161,7 @@ class Entry(Generic[T]):
             self._others = self._in_turn(self.bodies, None, rng)
         return next(self._others)
 
-    def _in_turn(self, draws: Sequence[U], end: U, rng: Random) -> Iterator[U]:
+    def _in_turn(self, draws: Sequence[U], end: U, rng: random.Random) -> Iterator[U]:
         """Never exhausted: at the end comes `end`, over and over."""
         if self.chances:
             return chain(spread(draws, self.chances, rng), repeat(end))
