@@ -27,6 +27,7 @@ def kernel(rng: random.Random) -> Kernel:
         neighbours=lambda claimed: Neighbours(claimed, rng),
         bridges=bridges,
         cut=cut,
+        end_late=conntrack.end_late,
         forget=conntrack.forget,
     )
 

@@ -86,6 +86,26 @@ async def end_flows(places: Collection[Place], *, limit: float = LIMIT) -> Ended
     return Ended(deleted, tuple(flows))
 
 
+async def end_late(places: Collection[Place], *, limit: float = LIMIT) -> int:
+    """End what these places have begun by an answer that came after `end_flows`; how many.
+
+    Where a datagram was being answered while its entry went, the answer makes an entry of its own:
+    the client's next datagram is a reply by it, and would not be looked at anew, for ever.
+
+    Raises:
+        OSError: as `end_flows`.
+    """
+    dead = frozenset(place for place in places if place.protocol == "udp")
+
+    def ends(entry: Entry) -> bool:
+        flow = entry.flow
+        return Place(flow.client, flow.client_port, flow.protocol) in dead
+
+    return await trio.to_thread.run_sync(
+        _sweep, dead, "asks", ends, time.monotonic() + limit, abandon_on_cancel=True
+    )
+
+
 async def forget(places: Collection[Place], *, limit: float = LIMIT) -> int:
     """Let UDP flows to places that are in use again go there, and no longer to a sibling.
 

@@ -31,13 +31,14 @@ _NUMBERS: Final = {name: number for number, name in _PROTOCOLS.items()}
 _FAMILIES: Final = {4: 2, 6: 10}
 _PORT: Final = struct.Struct(">H")
 
-Side = Literal["asked", "answers"]
-"""Of an entry: whom the client asked, or who answers (another, where it was translated)."""
-_F_ADDRESS: Final = {"asked": 2, "answers": 1}
+Side = Literal["asks", "asked", "answers"]
+"""Of an entry: who sent the first packet, to whom, or who answers (another than was asked, where it
+was translated)."""
+_F_ADDRESS: Final = {"asks": 1, "asked": 2, "answers": 1}
 _F_NUMBER: Final = 8
-_F_PORT: Final = {"asked": 32, "answers": 16}
-"""CTA_FILTER_F_* (`net/netfilter/nf_internals.h`): destination of the original direction, source of
-the reply direction."""
+_F_PORT: Final = {"asks": 16, "asked": 32, "answers": 16}
+"""CTA_FILTER_F_* (`net/netfilter/nf_internals.h`): source and destination of the original
+direction, source of the reply direction."""
 
 WALKS: Final = 5
 """Filtered dumps at most that are done rather than one of everything: the kernel goes through its
@@ -122,8 +123,8 @@ def dump(walk: Walk, side: Side) -> bytes:
         flags |= _F_NUMBER | _F_PORT[side]
     if not flags:
         return head
-    original, reply = (flags, 0) if side == "asked" else (0, flags)
-    which = _ORIGINAL if side == "asked" else _REPLY
+    original, reply = (flags, 0) if side != "answers" else (0, flags)
+    which = _ORIGINAL if side != "answers" else _REPLY
     filters = attribute(1, struct.pack("=I", original)) + attribute(2, struct.pack("=I", reply))
     return head + attribute(which | NESTED, parts) + attribute(_FILTER | NESTED, filters)
 
@@ -157,7 +158,7 @@ class Sieve:
             (slice(at, at + 4), struct.pack("=HH", whole, kind | NESTED))
             for at, kind in ((4, _ORIGINAL), (4 + whole, _REPLY))
         )
-        start = 16 + 4 + size if side == "asked" else 16 + whole
+        start = 16 + {"asks": 0, "asked": 4 + size, "answers": whole}[side]
         self._address = slice(start, start + size)
 
     def drops(self, payload: bytes) -> bool:

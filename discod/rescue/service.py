@@ -27,6 +27,7 @@ from discod.model.rescue import Bridge, Place, Plan, Unit, Usage
 from discod.model.rescue_settings import RescueSettings
 from discod.rescue.book import Book, Step
 from discod.rescue.flows import Flow
+from discod.rescue.late import Late
 from discod.rescue.report import Report, service_of
 from discod.rescue.takeover import taken_over
 
@@ -66,10 +67,11 @@ class Kernel:
     """Made with what is called for an address that somebody answers for."""
     bridges: Callable[[], Awaitable[tuple[Bridge, ...]]]
     cut: Callable[[Collection[Place], Iterable[int]], Awaitable[Sequence[Flow]]]
-    """Ends all that is connected to places, here and in the namespaces of processes; of the TCP
-    connections, which. Raises OSError."""
+    """Ends all that is connected to places, here and in processes' namespaces; of TCP, which."""
+    end_late: Callable[[Collection[Place]], Awaitable[object]]
+    """Ends what the last datagrams of places have begun."""
     forget: Callable[[Collection[Place]], Awaitable[object]]
-    """Has the kernel forget where datagrams to places were sent. Raises OSError."""
+    """Has the kernel forget where datagrams to places were sent. All three raise OSError."""
 
 
 class RescueService:
@@ -260,15 +262,20 @@ class RescueService:
         return {s.place.address: s.mac for s in stale if s.mac and s.place.address not in held}
 
     async def _end_flows(self) -> None:
+        late = Late()
         while True:
-            await self._flows.wait()  # without deadline: there is nothing to do before
+            with trio.move_on_at(late.due):  # mostly never: there is nothing to do before
+                await self._flows.wait()
             self._flows = trio.Event()
             cut, self._cut = self._cut, {}
             forget, self._forget = self._forget, set()
             try:
+                if last := late.take(trio.current_time()):
+                    await self._kernel.end_late(last)
                 if forget:
                     await self._kernel.forget(forget)
                 if cut:
+                    late.add(cut, trio.current_time())
                     self._told_off(await self._kernel.cut(cut, self._pids()), cut)
             except OSError as error:  # the next packet of each gets a reset all the same
                 self._fault("flows", error)

@@ -24,6 +24,7 @@ from discod.model.schema import encode_endpoint, encode_host
 from discod.model.settings import BrakeSettings
 from discod.rescue.book import Book
 from discod.rescue.flows import Flow
+from discod.rescue.late import LATE
 from discod.rescue.service import LOOK_PERIOD, Kernel, RescueService
 from discod.store.base import Delta, KeyValue, Snapshot
 
@@ -54,6 +55,7 @@ class Fakes:
     wanted: Mapping[Address, bytes] = field(default_factory=dict)
     claimed: Callable[[Address], None] = lambda address: None
     flows: tuple[Flow, ...] = ()
+    ended_late: list[tuple[float, frozenset[Place]]] = field(default_factory=list)
 
     async def apply(self, plan: Plan) -> None:
         await trio.lowlevel.checkpoint()
@@ -100,6 +102,10 @@ class Fakes:
         self.told.append(("cut", tuple(places), tuple(pids)))
         return self.flows
 
+    async def late(self, places: Collection[Place]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.ended_late.append((trio.current_time(), frozenset(places)))
+
     async def forget(self, places: Collection[Place]) -> None:
         await trio.lowlevel.checkpoint()
         self.told.append(("forget", tuple(places)))
@@ -118,7 +124,7 @@ class World:
         )  # fmt: skip
         self.revision = 1
         fakes = self.fakes
-        kernel = Kernel(fakes, fakes.neighbours, fakes.bridges, fakes.cut, fakes.forget)
+        kernel = Kernel(fakes, fakes.neighbours, fakes.bridges, fakes.cut, fakes.late, fakes.forget)
         self.service = RescueService(
             settings or RescueSettings(enabled=True),
             Host(HERE, (ip_address("192.0.2.1"),)),
@@ -189,6 +195,25 @@ async def test_tables_first_then_connections(autojump_clock: object) -> None:
         assert world.fakes.wanted == {A.address: b"\x02\x42" + A.address.packed}
         assert world.metric("discod_rescue_sockets_cut_total", service="web") == 1
         assert world.metric("discod_rescue_entries") == 1
+
+
+async def test_what_the_last_datagrams_began_is_ended_a_little_later(
+    autojump_clock: object,
+) -> None:
+    served = replace(A, protocol="udp")
+    async with running(World(served, B)) as world:
+        world.die(served)
+        await world.done()
+        begun = trio.current_time()
+        await trio.sleep(10 * LATE)
+        ((at, places),) = world.fakes.ended_late
+        assert places == {place(served)}
+        assert at - begun <= LATE
+    async with running(World(A, B)) as world:
+        world.die(A)
+        await world.done()
+        await trio.sleep(10 * LATE)
+        assert not world.fakes.ended_late  # of TCP nobody begins anything by answering
 
 
 async def test_what_is_used_again_is_gone_before_anybody_hears(autojump_clock: object) -> None:

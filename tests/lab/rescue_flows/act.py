@@ -61,6 +61,8 @@ async def act(neighbours: Neighbours, do: str, what: dict[str, Any]) -> Any:
         case "end":
             ended = await conntrack.end_flows(places(what["places"]))
             return [ended.deleted, sorted(plain(one) for one in ended.flows)]
+        case "late":
+            return await conntrack.end_late(places(what["places"]))
         case "forget":
             return await conntrack.forget(places(what["places"]))
         case "bridges":

@@ -91,6 +91,26 @@ def test_datagrams_go_elsewhere_at_once_and_back_when_the_place_is_used_again(
     assert not tracked(world, "udp") & moved
 
 
+def test_an_answer_that_came_too_late_holds_nobody(world: World) -> None:
+    """It makes an entry by which the client's datagrams are replies, which nothing translates."""
+    places = [(f"{NET4}.77", socket.AF_INET), (f"{NET6}:77", socket.AF_INET6)]
+    client = world.client(1)
+    dead = [[address, 53, "udp"] for address, _ in places]
+    container = world.container(77)
+    for address, family in places:
+        server = world.datagrams(container, family)
+        server.bind((address, 53))
+        own = world.datagrams(client, family)
+        own.sendto(b"x", (address, 53))
+        _, where = server.recvfrom(9)
+        assert world.do("end", places=[[address, 53, "udp"]])[0] == [1, []]
+        server.sendto(b"late", where)
+        assert own.recv(9) == b"late"
+    assert world.do("end", places=dead)[0] == [0, []]  # it is not they who answer
+    assert world.do("late", places=[[address, 54, "udp"] for address, _ in places])[0] == 0
+    assert world.do("late", places=dead)[0] == 2
+
+
 def test_a_syn_on_its_way_is_looked_at_anew(world: World) -> None:
     """Its client's next try, a second later, is translated."""
     client = world.client(1)
