@@ -1,4 +1,4 @@
-"""discod while its catalog changes, and with a large one: real etcd, real records.
+"""discod while its catalog changes, and with a large one: real etcd, real records; a worker alone.
 
 Rule: what is compared was measured in the same run, quiet and busy rounds in turn. The load, the
 writer, etcd and the daemon's other half share the core that is not the server's.
@@ -168,7 +168,7 @@ def fed(rig: Rig) -> None:
     try:
         rig.answering(server)
         dns_place.widen(server.pids())
-        # Weights are drawn anew with each change: all are drawn before the first quiet round.
+        # Each change draws a weight: nearly all services have some before the first quiet round.
         server.change(True)
         time.sleep(CHURN_SERVICES * EACH / CHURN_RATE)
         for number in range(rounds):

@@ -18,7 +18,7 @@ from benchmarks import dns_place
 from benchmarks.dns_catalog import DOMAIN, PORT, PORT_NAME, address, service_name
 from benchmarks.dns_child import tell
 from benchmarks.dns_query import A, query
-from discod.model.endpoint import Endpoint, EndpointId, Producer
+from discod.model.endpoint import Endpoint, Producer
 from discod.model.schema import Keyspace, encode_endpoint
 from discod.model.settings import StoreSettings
 from discod.store.base import MAX_OPS, Put
@@ -33,12 +33,11 @@ SEEN_WITHIN = 5.0
 """Seconds for one change to be seen in answers."""
 
 
-def put(service: str, number: int, instance: int, *, other: bool, weight: int) -> Put:
-    """The record of endpoint `number` of all, which is `instance` of its service."""
-    id_ = EndpointId(service, f"ep-{instance}")
-    endpoint = Endpoint(
+def endpoint(service: str, number: int, instance: int, *, other: bool, weight: int) -> Endpoint:
+    """Endpoint `number` of all, which is `instance` of its service."""
+    return Endpoint(
         service=service,
-        instance=id_.instance,
+        instance=f"ep-{instance}",
         address=address(number, other=other),
         port=PORT,
         port_name=PORT_NAME,
@@ -47,7 +46,12 @@ def put(service: str, number: int, instance: int, *, other: bool, weight: int) -
         producer=Producer.STATIC,
         since=1.0,
     )
-    return Put(KEYS.record(id_), encode_endpoint(endpoint))
+
+
+def put(service: str, number: int, instance: int, *, other: bool, weight: int) -> Put:
+    """The record of an `endpoint`."""
+    made = endpoint(service, number, instance, other=other, weight=weight)
+    return Put(KEYS.record(made.id), encode_endpoint(made))
 
 
 def numbered(number: int, each: int, *, other: bool = False, weight: int = 100) -> Put:

@@ -16,8 +16,9 @@ from typing import Final
 import trio
 
 from benchmarks import dns_place
-from benchmarks.dns_catalog import DOMAIN, PORT, PORT_NAME, address, service_name
+from benchmarks.dns_catalog import DOMAIN, service_name
 from benchmarks.dns_child import Child, tell
+from benchmarks.dns_etcd import TRANSACTIONS, endpoint
 from discod.model.catalog import Catalog, Change
 from discod.model.endpoint import Endpoint, Host
 from discod.model.settings import DnsSettings, ListenAddress
@@ -27,8 +28,8 @@ from resolver.hot.protocol import Config
 from resolver.hot.slots import APPLIED, SERVING, STATE
 from resolver.hot.sync import News
 
-STEPS: Final = 200
-"""Steps a second in which changes come, as `benchmarks.dns_etcd.TRANSACTIONS`."""
+STEPS: Final = TRANSACTIONS
+"""A second, in which changes come: as when they are written to etcd."""
 LOADED_WITHIN: Final = 30.0
 """Seconds for the worker to take the catalog."""
 CHANGING, QUIET = signal.SIGUSR1, signal.SIGUSR2
@@ -127,8 +128,8 @@ async def _feed(server: str, services: int, each: int, rate: int, seed: int) -> 
 
             await tell_it()
             with trio.fail_after(LOADED_WITHIN):
-                while slots[STATE] != SERVING or slots[APPLIED] != told.number:  # noqa: ASYNC110
-                    await trio.sleep(0.01)  # it is told by memory only
+                while slots[STATE] != SERVING or slots[APPLIED] != told.number:  # noqa: ASYNC110 - by memory only
+                    await trio.sleep(0.01)
             revision, changing = 1, False
             due = time.monotonic()
             with trio.open_signal_receiver(CHANGING, QUIET) as signals:
@@ -157,13 +158,5 @@ async def _feed(server: str, services: int, each: int, rate: int, seed: int) -> 
 
 
 def _endpoint(number: int, each: int, weight: int, other: bool = False) -> Endpoint:
-    """Endpoint `number` of all, as `benchmarks.dns_etcd` writes it."""
-    return Endpoint(
-        service=service_name(number // each),
-        instance=f"ep-{number % each}",
-        address=address(number, other=other),
-        port=PORT,
-        port_name=PORT_NAME,
-        weight=weight,
-        host="elsewhere",
-    )
+    """Endpoint `number` of all."""
+    return endpoint(service_name(number // each), number, number % each, other=other, weight=weight)

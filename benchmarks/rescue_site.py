@@ -89,7 +89,7 @@ class Site:
     def __enter__(self) -> Site:
         try:
             self._build()
-        except BaseException:
+        except BaseException:  # cleaned up, then raised on
             self.__exit__()
             raise
         return self

@@ -64,7 +64,6 @@ class Owners:
     def __init__(self, name: Name) -> None:
         self._name = name
         self._known: dict[Name, bytes] = {name: _QNAME if name else b"\0"}
-        self._ends = False  # whether it knows the name's ends, too
 
     def wire(self, owner: Name) -> bytes:
         """An owner name in wire form."""
@@ -74,8 +73,7 @@ class Owners:
         return found
 
     def _compress(self, owner: Name) -> bytes:
-        if not self._ends:
-            self._ends = True
+        if () not in self._known:  # the name's ends, once
             at = HEADER.size
             for i, label in enumerate(self._name):
                 self._known[self._name[i:]] = (0xC000 | at).to_bytes(2, "big")

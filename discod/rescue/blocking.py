@@ -59,7 +59,7 @@ class BlockingNetlink:
             except PermissionError:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             self._socket.bind((0, 0))
-        except BaseException:
+        except BaseException:  # cleaned up, then raised on
             self._socket.close()
             raise
 

@@ -27,6 +27,10 @@ class Late:
             self._places |= some
             self.due = min(self.due, now + LATE)
 
+    def leave(self, places: Iterable[Place]) -> None:
+        """Note that places are in use again: what they begin is their own."""
+        self._places.difference_update(places)
+
     def take(self, now: float) -> Collection[Place]:
         """All of them, once; none before they are due."""
         if now < self.due:

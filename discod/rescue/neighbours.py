@@ -189,7 +189,7 @@ def _opened(port: Port, wanted: Mapping[Address, bytes]) -> socket.socket:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         _attach(raw, port, wanted)
         raw.bind((port.bridge, port.kind))
-    except BaseException:
+    except BaseException:  # cleaned up, then raised on
         raw.close()
         raise
     return raw

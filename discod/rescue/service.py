@@ -269,18 +269,18 @@ class RescueService:
             self._flows = trio.Event()
             cut, self._cut = self._cut, {}
             forget, self._forget = self._forget, set()
+            late.leave(forget)
             try:
-                if last := late.take(trio.current_time()):
-                    await self._kernel.end_late(last)
                 if forget:
                     await self._kernel.forget(forget)
                 if cut:
-                    late.add(cut, trio.current_time())
                     self._told_off(await self._kernel.cut(cut, self._pids()), cut)
+                if last := late.take(trio.current_time()):
+                    await self._kernel.end_late(last)
+                self._well("flows")
             except OSError as error:  # the next packet of each gets a reset all the same
                 self._fault("flows", error)
-            else:
-                self._well("flows")
+            late.add(cut, trio.current_time())
 
     def _pids(self) -> list[int]:
         return [unit.pid for unit in self._units().values() if unit.pid]

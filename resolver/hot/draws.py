@@ -96,7 +96,6 @@ class Draws:
         owners = Owners(name)
         self._answers = encode_rrset(owners, [record.rr for record in records])
         self._extras: list[_Target] | None = None
-        self._beside: list[bytes] | None = None  # octets, where each record has a target of its own
         additional = 1 if frame.tail else 0
         extra_size = 0
         if any(record.extra for record in records):
@@ -108,8 +107,6 @@ class Draws:
                     additional += len(extra)
                     extra_size += sum([len(octets) for octets, _ in target])
             self._extras = [targets[id(record.extra)] for record in records]
-            if len(targets) == len(records):
-                self._beside = [b"".join([rrset for rrset, _ in t]) for t in self._extras]
         count = len(records)
         self.head = b"".join(
             (
@@ -127,8 +124,6 @@ class Draws:
         self._limit = limit
         room = limit - self.least
         self._room = room if extra_size > room else -1
-        if self._room >= 0:
-            self._beside = None
         exponents = [record.exponent for record in records]
         self._ranks = [record.rank for record in records] if records[0].rank else None
         self._exponents = exponents
@@ -136,16 +131,20 @@ class Draws:
         self.chances: Sequence[float] = ()
         """Where there are `orders`, and not all are alike: how likely each is, in the order in
         which they are drawn, added up."""
-        if self._ranks is not None:
-            pass
-        elif len(set(exponents)) == 1:
-            if count <= ROTATED_MAX:
-                self._left = rotations(count, rng)
-        elif count <= SAMPLED_MAX:
+        alike = len(set(exponents)) == 1
+        if self._ranks is None and alike and count <= ROTATED_MAX:
+            self._left = rotations(count, rng)
+        elif self._ranks is None and not alike and count <= SAMPLED_MAX:
             self._left = list(reversed(every(count)))
             self.chances = chances([1.0 / exponent for exponent in exponents])
         self.orders = len(self._left or ())
         """How many draws there are, all different; 0: they are without end."""
+        # Octets of the targets, where each record has its own and all of them fit: they are put in
+        # order as the records are.
+        self._beside: list[bytes] | None = None
+        extras = self._extras
+        if self.orders and extras and self._room < 0 and len(set(map(id, extras))) == count:
+            self._beside = [b"".join([rrset for rrset, _ in target]) for target in extras]
 
     @property
     def octets(self) -> int:

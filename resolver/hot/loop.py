@@ -227,7 +227,7 @@ class Loop:
     def _find(self, slot: int, index: int, batch: Batch, key: bytes) -> Found:
         """The answer to one query, `SILENT` when there is none from here."""
         try:
-            answer = self._memo.absent(key) or self._memo.find(key, batch.client(slot))
+            answer = self._memo.find(key, batch.client(slot))
         except Exception:  # noqa: BLE001 - a fault of ours over one packet must not end the service
             self._faults.report(key)
             answer = None

@@ -175,23 +175,20 @@ class Memo(Generic[T]):
             key: The packet without its id.
             client: Packed address.
         """
+        # First what floods ask for: it costs all others little.
+        if absent := self._negative.one_label(key, self.labels, self._subtrees):
+            return absent
         entry = self._kept.entries.get(key)
         if entry is not None:  # a key in its usual form
             return self._again(entry, client, spent=True)
         if len(key) < HEAD or key[0] & 0x80:
             return SILENT
-        if absent := self.absent(key):
-            return absent
         question = self._read(key)
         if question is None:
             return None
         if question.norm != key:
             return self._of_another_form(question, client)
         return self._new(question, client)
-
-    def absent(self, key: bytes) -> Found | None:
-        """NXDOMAIN for a name right below the domain, soon found; None: `find` finds out."""
-        return self._negative.one_label(key, self.labels, self._subtrees)
 
     def _again(self, entry: Entry[T], client: bytes, *, spent: bool) -> Found | None:
         if entry.asleep:
@@ -303,8 +300,9 @@ class Memo(Generic[T]):
         slot = kind(question.type, outcome.rcode, outcome.truncated)
         if outcome.rcode != NOERROR or not remembered:
             return 0, len(body), slot, body
-        whole = records and not outcome.truncated
-        source = self._frame(question, name, records, body) if records and whole else None
+        source = None
+        if records and not outcome.truncated:
+            source = self._frame(question, name, records, body)
         if source is not None:
             body = source.draw(self._rng)
         entry = Entry(question.norm, depends(labels, self.aliases), slot, source)
@@ -328,19 +326,18 @@ class Memo(Generic[T]):
 
     def _remember(self, entry: Entry[T], body: bytes, client: bytes) -> Found:
         norm = entry.norm
-        found = self._found(body, entry.kind)
         entry.asleep = client is _NOBODY
         octets = ENTRY_OCTETS
         answers = int.from_bytes(body[4:6], "big")
         if answers == 0:
-            self._dated.add(norm, body, entry.kind, serial_at(norm, body))
+            found = self._dated.add(norm, body, entry.kind, serial_at(norm, body))
         else:
             entry.complete = answers == 1 and not self.varied
             bodies = [body, *entry.others(self._rng)]
             forms = [self._form(self._found(body, entry.kind)) for body in bodies]
             octets += entry.begin(bodies, forms)
+            found = self._found(entry.latest(self._rng), entry.kind)
             if not entry.asleep:
-                found = self._found(entry.latest(self._rng), entry.kind)
                 self.answers[norm] = entry.deal(self.answers.nothing, self._rng)
         self._kept.add(entry, octets)
         return found

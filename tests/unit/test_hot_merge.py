@@ -146,3 +146,7 @@ def test_the_next_workers_row_begins_at_zero(rig: Rig) -> None:
     Reading(rig.merger, row.slots).merge()
     row.close()
     assert rig.values()["responses_total", "NOERROR"] == 7
+
+
+def test_a_kind_is_an_octet() -> None:
+    assert slots.SLOTS <= 256

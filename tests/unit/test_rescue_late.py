@@ -25,6 +25,13 @@ def test_none_before_they_are_due_and_all_of_them_once() -> None:
     assert not late.take(20.0)
 
 
+def test_who_is_in_use_again_is_left_alone() -> None:
+    late = Late()
+    late.add([UDP, OTHER], 10.0)
+    late.leave([UDP, TCP])
+    assert late.take(11.0) == {OTHER}
+
+
 def test_tcp_alone_is_nothing_to_wait_for() -> None:
     late = Late()
     late.add([TCP], 10.0)

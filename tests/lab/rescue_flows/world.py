@@ -59,7 +59,7 @@ class World:
                 f"addr add {NET6}:1/64 dev br0 nodad",
                 "link set br0 up",
             )
-        except BaseException:
+        except BaseException:  # cleaned up, then raised on
             self.__exit__(None, None, None)
             raise
         return self

@@ -77,7 +77,7 @@ class World:
     def __enter__(self) -> Self:
         try:
             self._build()
-        except BaseException:
+        except BaseException:  # cleaned up, then raised on
             self._remove()
             raise
         return self
@@ -270,7 +270,7 @@ class World:
             if of:
                 one.bind((of, 0))
             one.connect((address, port))
-        except BaseException:
+        except BaseException:  # cleaned up, then raised on
             one.close()
             raise
         return one
