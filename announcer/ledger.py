@@ -21,8 +21,9 @@ one that was sent twice, or that a member which stood still executes late, chang
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from announcer.packing import packed
 from discod.model.endpoint import Alias, Endpoint, EndpointId, Producer, Reason, Withdrawal
 from discod.model.schema import (
     HostKey,
@@ -36,10 +37,7 @@ from discod.model.schema import (
     encode_endpoint,
     encode_withdrawal,
 )
-from discod.store.base import MAX_OPS, Delete, KeyValue, Op, Put, Removed, Snapshot, Unchanged
-
-KEYS_EACH = 2
-"""Keys of one endpoint: so many operations at most, and so many guards."""
+from discod.store.base import Delete, KeyValue, Op, Put, Removed, Snapshot, Unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +222,12 @@ class Ledger:
             return False
         return not any(True for _ in self._record_ops(id_, leases, 0.0))
 
+    def as_stored(self, endpoint: Endpoint) -> Endpoint:
+        """With the revision at which the store is known to hold just this, else with 0."""
+        stored = self._stored.get(self._keys.record(endpoint.id))
+        same = stored is not None and stored.value == encode_endpoint(endpoint)
+        return replace(endpoint, revision=stored.revision if stored and same else 0)
+
     # What remains -------------------------------------------------------------------------------
 
     def pending(self, leases: Leases, now: float) -> list[list[Op]]:
@@ -250,7 +254,7 @@ class Ledger:
                 other.append(ops)
             else:
                 del self._dirty_singles[key]
-        return list(_packed(withdraw)) + list(_packed(other))
+        return list(packed(withdraw)) + list(packed(other))
 
     def guards(self, ops: Iterable[Op]) -> list[Unchanged]:
         """What must hold for a transaction of `pending` to be the one that is meant.
@@ -385,16 +389,3 @@ class Ledger:
         self._dirty.update(dict.fromkeys(self._gone))
         self._dirty.update(dict.fromkeys(self._aliases))
         self._dirty_singles.update(dict.fromkeys(self._singles))
-
-
-def _packed(groups: Iterable[list[Op]]) -> Iterator[list[Op]]:
-    batch: list[Op] = []
-    guards = 0
-    for group in groups:
-        if guards + KEYS_EACH > MAX_OPS:
-            yield batch
-            batch, guards = [], 0
-        batch = batch + group
-        guards += KEYS_EACH
-    if batch:
-        yield batch

@@ -256,15 +256,16 @@ class Roster:
                 wanted = ledger.wanted(id_)
                 if was_up == is_up:
                     if is_up and wanted is not None and _moved(old, wanted):
-                        back.append(wanted.endpoint)
+                        back.append(ledger.as_stored(wanted.endpoint))
                         self._log_up(wanted)
                     continue
                 if wanted is not None and wanted.up:
-                    back.append(wanted.endpoint)
+                    back.append(ledger.as_stored(wanted.endpoint))
                     self._log_up(wanted)
                 elif wanted is not None:
                     reason = wanted.reason or gone
-                    said = Withdrawal(wanted.endpoint, reason, wanted.detail, wanted.at)
+                    endpoint = ledger.as_stored(wanted.endpoint)
+                    said = Withdrawal(endpoint, reason, wanted.detail, wanted.at)
                     out.append(said)
                     self._publisher.expect_withdrawal(id_)
                     self._log_down(said)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -19,7 +19,6 @@ from discod.datagram import bound
 from discod.keeper import Keeper
 from discod.log import fields
 from discod.metrics import Metrics
-from discod.model.catalog import Catalog, Change
 from discod.model.endpoint import Address, Endpoint, EndpointId, Withdrawal
 from discod.model.hint import (
     HOLD,
@@ -86,7 +85,7 @@ class Hints:
         self._said: dict[EndpointId, tuple[Down, int]] = {}  # with how often it was told again
         self._held: dict[EndpointId, _Held] = {}  # hints of others
         self._expiry_wanted = trio.Event()
-        keeper.listen(self._tell_ends)
+        keeper.listen(lambda _catalog, _change: self._tell_ends())
 
     def bind(self) -> int:
         """Take the port; 0, and a line in the log, when it cannot be had: then without hints."""
@@ -111,20 +110,31 @@ class Hints:
     # Out ----------------------------------------------------------------------------------------
 
     def suppress(self, withdrawals: Iterable[Withdrawal]) -> None:
-        """Take endpoints of this host out here, and tell the others (`_tell_ends`)."""
-        self._keeper.suppress(withdrawals)
+        """Take endpoints of this host out here, and tell the others (`_tell_ends`).
 
-    def _tell_ends(self, catalog: Catalog, change: Change) -> None:
-        """Tell of what this host has taken out and the store has.
-
-        Also of what it only now has: a record that was on its way when its endpoint ended.
+        An endpoint's `revision` is the one at which the store is known to hold it: 0 where its
+        record is about to be written, or was, and nobody has said so yet.
         """
-        del catalog, change
+        ended = tuple(withdrawals)
+        self._keeper.suppress(ended)
+        self._tell_ends({one.endpoint.id for one in ended})
+
+    def _tell_ends(self, ended: Collection[EndpointId] = ()) -> None:
+        """Tell of what this host has taken out and the store has, and of all that has just `ended`.
+
+        Of the latter a record may be on its way; when it comes, its revision is told as well.
+        """
         down = []
         for one, revision in self._keeper.unconfirmed():
-            known = self._said.get(one.endpoint.id)
-            if known is None or known[0].revision < revision:
-                down.append(Down(one.endpoint.id, revision, one.reason, one.detail, one.at))
+            id_, written = one.endpoint.id, one.endpoint.revision
+            told, _ = self._said.get(id_, (None, 0))
+            if told is not None and told.at == one.at:
+                if told.revision < revision:  # what was on its way has come
+                    down.append(replace(told, revision=revision, place=None))
+            elif revision or id_ in ended:
+                place = None if written else one.endpoint.place
+                version = max(revision, written)
+                down.append(Down(id_, version, one.reason, one.detail, one.at, place))
         if down:
             self._said.update({one.id: (one, 0) for one in down})
             self._send(Hint(self._settings.host, down=tuple(down)))
@@ -137,16 +147,19 @@ class Hints:
         """
         back = tuple(endpoints)
         self._keeper.unsuppress(back)
-        told = tuple(one.id for one in back if self._is_up(one.id))
+        told = tuple(one.id for one in back if self._is_up(one))
         for id_ in told:
             del self._said[id_]
         if told:
             self._send(Hint(self._settings.host, back=told))
 
-    def _is_up(self, id_: EndpointId) -> bool:
-        """Whether the very version is up whose end was told."""
-        up, said = self._keeper.catalog.endpoint(id_), self._said.get(id_)
-        return up is not None and said is not None and up.revision == said[0].revision
+    def _is_up(self, endpoint: Endpoint) -> bool:
+        """Whether the very version is up, or is about to be, whose end was told."""
+        up, said = self._keeper.catalog.endpoint(endpoint.id), self._said.get(endpoint.id)
+        if said is None:
+            return False
+        revisions = {endpoint.revision, up.revision if up is not None else 0} - {0}
+        return said[0].revision in revisions or said[0].place == endpoint.place
 
     def _send(self, hint: Hint) -> None:
         if self._socket is None:
@@ -227,11 +240,11 @@ class Hints:
         """
         while True:
             await trio.sleep(REPEAT)
-            unconfirmed = {one.endpoint.id for one, _ in self._keeper.unconfirmed()}
+            stored = {one.endpoint.id: revision for one, revision in self._keeper.unconfirmed()}
             self._said = {
                 id_: (down, times + 1)
                 for id_, (down, times) in self._said.items()
-                if times < REPEATED_MIN or id_ in unconfirmed
+                if times < REPEATED_MIN or stored.get(id_) or (down.place and id_ in stored)
             }
             again = tuple(down for down, _ in self._said.values())[:REPEATED_MAX]
             if again:

@@ -163,7 +163,7 @@ class Keeper:
         return self._state.hidden()
 
     def unconfirmed(self) -> list[tuple[Withdrawal, int]]:
-        """What was suppressed and the store still has, with the revision of its record."""
+        """What was suppressed, with the revision of its record; 0: the store has shown none."""
         return self._state.unconfirmed()
 
     # What the store lost, and is kept -----------------------------------------------------------

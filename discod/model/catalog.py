@@ -222,9 +222,9 @@ class CatalogState:
         return {id_: record for id_, record in found if isinstance(record, Endpoint)}
 
     def unconfirmed(self) -> list[tuple[Withdrawal, int]]:
-        """What is suppressed and the store still has, with the revision of its record."""
+        """What is suppressed, with the revision of its record; 0: the store has shown none."""
         has = ((said, self._records.get(said.endpoint.id)) for said in self._suppressed.said())
-        return [(said, record.revision) for said, record in has if isinstance(record, Endpoint)]
+        return [(said, r.revision if isinstance(r, Endpoint) else 0) for said, r in has]
 
     def _forget(self, key: str, changed: int) -> None:
         """What cannot be read counts as absent: the outcome depends on the present value only."""

@@ -5,6 +5,10 @@ version (store revision) of each record it is about, so a late, lost, doubled or
 no harm; it is believed only of the sender's own endpoints, until the reader's store has had time to
 say otherwise, and only signed with the key that the sender keeps in its own record.
 
+A version that the sender has begun to write and not yet seen has no revision that it knows: then
+the place is named instead, and the first later version at that place is the one that is meant. Who
+replays such a hint hides what is up again at that place, for as long as any hint holds by itself.
+
 A datagram: `discod.model.seal`'s frame, ``dsc1``, around JSON. Pure.
 """
 
@@ -13,9 +17,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
-from discod.model.endpoint import EndpointId, Reason
+from discod.model.endpoint import Address, EndpointId, Protocol, Reason
 from discod.model.fields import is_text
 from discod.model.seal import SIZE_MAX, Kind, SealError
 
@@ -33,6 +38,9 @@ REPEAT = 1.0
 DETAIL_MAX = 120
 """Characters of a detail; the store has it whole."""
 
+Place = tuple[Address, int, Protocol]
+"""Where an endpoint is reached (`Endpoint.place`)."""
+
 
 class HintError(ValueError):
     """A datagram that is no hint for us; says why."""
@@ -44,11 +52,13 @@ class Down:
 
     id: EndpointId
     revision: int
-    """The record's version that is meant; a later one is not."""
+    """The newest version of the record that is meant and known; a later one is not."""
     reason: Reason
     detail: str
     at: float
     """Unix seconds."""
+    place: Place | None = None
+    """Set: the next version is meant as well, if it names this place; it may be on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +73,28 @@ class Hint:
 
 def encode(hint: Hint, domain: str, key: bytes) -> Iterator[bytes]:
     """Datagrams that say it, as many as it takes."""
-    rows: list[tuple[str, list[object]]] = [
-        ("down", [*one.id, one.revision, one.reason, one.detail[:DETAIL_MAX], one.at])
-        for one in hint.down
-    ]
+    rows: list[tuple[str, list[object]]] = []
+    for one in hint.down:
+        row = [*one.id, one.revision, one.reason, one.detail[:DETAIL_MAX], one.at]
+        if one.place is None:
+            rows.append(("down", row))
+        else:  # under a name of its own: readers of before pass over it
+            address, port, protocol = one.place
+            rows.append(("unseen", [*row, str(address), port, protocol]))
     rows += [("back", [*id_]) for id_ in hint.back]
     room = KIND.room(hint.host)
-    batch: dict[str, list[list[object]]] = {"down": [], "back": []}
+    batch: dict[str, list[list[object]]] = {"down": [], "unseen": [], "back": []}
     body = _dump(batch)
     for kind, row in rows:
         batch[kind].append(row)
         longer = _dump(batch)
         if len(longer) > room:
             yield KIND.seal(hint.host, body, domain, key)
-            batch = {"down": [], "back": []}
+            batch = {"down": [], "unseen": [], "back": []}
             batch[kind].append(row)
             longer = _dump(batch)
         body = longer
-    if batch["down"] or batch["back"]:
+    if any(batch.values()):
         yield KIND.seal(hint.host, body, domain, key)
 
 
@@ -112,15 +126,26 @@ def decode(packet: bytes, domain: str, key_of: Callable[[str], bytes | None]) ->
 
 
 def _load(host: str, value: Any) -> Hint:
-    down = []
-    for service, instance, revision, reason, detail, at in value["down"]:
-        timed = isinstance(at, int | float) and 0 <= at < 1e11
-        if not (isinstance(revision, int) and is_text(detail) and timed):
-            raise ValueError("expected an integer, a string and Unix seconds")
-        id_ = EndpointId(str(service), str(instance))
-        down.append(Down(id_, revision, Reason(reason), detail, float(at)))
+    down = [_down(row) for row in value["down"]]
+    down += [_down(row[:-3], _place(row[-3:])) for row in value.get("unseen", ())]
     back = tuple(EndpointId(str(service), str(instance)) for service, instance in value["back"])
     return Hint(host, tuple(down), back)
+
+
+def _down(row: Any, place: Place | None = None) -> Down:
+    service, instance, revision, reason, detail, at = row
+    timed = isinstance(at, int | float) and 0 <= at < 1e11
+    if not (isinstance(revision, int) and is_text(detail) and timed):
+        raise ValueError("expected an integer, a string and Unix seconds")
+    id_ = EndpointId(str(service), str(instance))
+    return Down(id_, revision, Reason(reason), detail, float(at), place)
+
+
+def _place(row: Any) -> Place:
+    address, port, protocol = row
+    if not (isinstance(address, str) and isinstance(port, int) and protocol in ("tcp", "udp")):
+        raise ValueError("expected an address, a port and tcp or udp")
+    return ip_address(address), port, protocol
 
 
 def _dump(batch: dict[str, list[list[object]]]) -> bytes:

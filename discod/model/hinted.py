@@ -2,12 +2,14 @@
 
 Rule: a hint is about one version of a record. It holds for that version and all before, whenever
 they come, and a later one ends it: so an old, late or repeated hint does no harm, and one that is
-ahead of a slow store keeps what is long over from coming up once more. Pure.
+ahead of a slow store keeps what is long over from coming up once more. One about a version that its
+host has not seen yet is bound to the first later version that comes at the place it names. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, TypeGuard
 
 from discod.model.endpoint import Endpoint, EndpointId, Withdrawal
@@ -48,6 +50,8 @@ class Hinted:
             return False
         if not _is_meant(standing, down, host):
             return False
+        if standing.revision > down.revision:
+            down = replace(down, revision=standing.revision, place=None)
         self._hints[down.id] = down, host
         self._said[down.id] = Withdrawal(standing, down.reason, down.detail, down.at)
         return True
@@ -68,11 +72,12 @@ class Hinted:
     def removed(self, id_: EndpointId, revision: int) -> Withdrawal | None:
         """The store has removed a record at this revision; what was said of it."""
         hint = self._hints.get(id_)
-        if hint is not None and hint[0].revision < revision:
+        if hint is not None and hint[0].revision < revision and hint[0].place is None:
             del self._hints[id_]
         return self._said.pop(id_, None)
 
 
 def _is_meant(record: Record, down: Down, host: str) -> TypeGuard[Endpoint]:
-    same = isinstance(record, Endpoint) and record.host == host
-    return same and record.revision <= down.revision
+    if not isinstance(record, Endpoint) or record.host != host:
+        return False
+    return record.revision <= down.revision or record.place == down.place

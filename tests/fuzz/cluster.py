@@ -224,12 +224,19 @@ def hint_seeds() -> list[bytes]:
     bodies: list[Any] = [
         {"down": [[*e.id, 9, "crashed", "exit 1", 1.7e9] for e in WEB], "back": [["web", "x"]]},
         {"down": [], "back": []},
+        {
+            "down": [],
+            "unseen": [
+                [*e.id, 0, "crashed", "", 1.7e9, str(e.address), e.port, e.protocol] for e in WEB
+            ],
+            "back": [],
+        },
         {"down": [["web", "beta-c2-80", -1, "stopping", "", 0]], "back": [[]]},
     ]
     return found + [b"\1" + json.dumps(one).encode() for one in bodies]
 
 
 HINT_WORDS = tuple(
-    b'"down" "back" "web" "beta-c2-80" "alpha-c1-80" "crashed" "stopping" [] {} null true -1 1e400 '
-    b"NaN Infinity".split()
+    b'"down" "unseen" "back" "tcp" "web" "beta-c2-80" "alpha-c1-80" "crashed" "stopping" '
+    b"[] {} null true -1 1e400 NaN Infinity".split()
 )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.lab.daemon import until
-from tests.lab.rig import Lab, offer
+from tests.lab.rig import ETCD_PORT, Lab, offer
 
 pytestmark = pytest.mark.lab
 
@@ -46,6 +46,48 @@ def test_an_end_reaches_every_host_while_etcd_stands_still(three: Lab) -> None:
     three.everywhere("web", [stays.ipv4, stays.ipv6])
     again = a.engine.again(dies)
     three.everywhere("web", [stays.ipv4, stays.ipv6, again.ipv4, again.ipv6])
+
+
+CALL = 6.0
+"""Seconds after which a call of the store is given up."""
+
+
+@contextmanager
+def unheard(hints: bool) -> Iterator[tuple[Lab, list[str]]]:
+    """Two hosts, and a container of `b` that has just crashed, with its addresses. `b` writes to
+    etcd and hears nothing from it: its record is there, and nobody has told `b`."""
+    store = {"endpoints": ["http://192.0.2.1:2379"], "timeout": f"{CALL:g}s"}
+    announce = {} if hints else {"hint_port": 0}
+    with Lab(2, lease_ttl=20, config={"store": store, "announce": announce}) as lab:
+        a, b = lab.hosts
+        for host in lab.hosts:  # each has read the other's record: whom to tell, whom to believe
+            until(lambda h=host: h.discod.api("/v1/catalog")["counts"]["hosts"] == 2)  # type: ignore[misc]
+        settled = b.engine.box("settled", offer("other"))  # no write of b's is under way any more
+        lab.everywhere("other", [settled.ipv4, settled.ipv6])
+        b.leg.drop(peer=a.leg, sent=False, ports=(ETCD_PORT,))
+        box = b.engine.box("unheard", offer("web"))
+        lab.everywhere("web", [box.ipv4, box.ipv6], hosts=[a])
+        b.engine.crash(box)
+        yield lab, sorted([box.ipv4, box.ipv6])
+        b.heal()
+        until(lambda: "/web/" not in lab.etcdctl("get", "--prefix", "--keys-only", "/skydns"))
+        lab.everywhere("web", [])
+
+
+def test_an_end_is_told_of_what_its_host_does_not_know_to_be_stored() -> None:
+    """Who is cut off while it writes cannot tell what became of it; the others may have it."""
+    with unheard(hints=True) as (lab, _):
+        lab.everywhere("web", [], deadline=CALL / 2)
+        assert "/web/" in lab.etcdctl("get", "--prefix", "--keys-only", "/skydns")
+
+
+def test_without_hints_nobody_learns_of_it() -> None:
+    """The negative control of the test before."""
+    with unheard(hints=False) as (lab, addresses):
+        lab.everywhere("web", [], hosts=[lab["b"]])
+        end = time.monotonic() + CALL / 3
+        until(lambda: time.monotonic() > end, step=0.2)
+        assert lab["a"].addresses("web") == addresses
 
 
 def test_without_hints_the_others_wait_for_etcd() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,17 @@ from discod.keeper import Keeper
 from discod.metrics import Metrics
 from discod.model.catalog import CatalogState, What
 from discod.model.endpoint import Endpoint, EndpointId, Host, Producer, Reason, Withdrawal
-from discod.model.hint import HOLD, SETTLED, SIZE_MAX, Down, Hint, HintError, decode, encode
+from discod.model.hint import (
+    HOLD,
+    KIND,
+    SETTLED,
+    SIZE_MAX,
+    Down,
+    Hint,
+    HintError,
+    decode,
+    encode,
+)
 from discod.model.hinted import AHEAD_MAX
 from discod.model.schema import Keyspace, encode_endpoint, encode_host, encode_withdrawal
 from discod.store.base import Delta, KeyValue, Removed, Snapshot
@@ -61,6 +72,8 @@ DOWN = st.builds(
     st.sampled_from(Reason),
     st.text(max_size=120),
     st.floats(0, 1e10),
+    st.none()
+    | st.tuples(st.ip_addresses(), st.integers(0, 65535), st.sampled_from(["tcp", "udp"])),
 )
 HINT = st.builds(
     Hint,
@@ -77,7 +90,10 @@ def test_what_is_sent_is_what_is_read(hint: Hint) -> None:
     assert all(len(packet) <= SIZE_MAX for packet in packets)
     read = [decode(packet, DOMAIN, lambda _: KEY) for packet in packets]
     assert {part.host for part in read} <= {hint.host}
-    assert tuple(one for part in read for one in part.down) == hint.down
+    found = [one for part in read for one in part.down]
+    for unseen in (False, True):
+        mine = [one for one in hint.down if (one.place is not None) is unseen]
+        assert [one for one in found if (one.place is not None) is unseen] == mine
     assert tuple(id_ for part in read for id_ in part.back) == hint.back
 
 
@@ -216,6 +232,62 @@ def test_a_hint_that_is_ahead_is_its_hosts_to_give_and_to_take_back(state: Catal
     assert "a-8" in names(state)
 
 
+def unseen(n: int, revision: int) -> Down:
+    return replace(down(n, revision), place=endpoint(n).place)
+
+
+def test_what_its_host_has_not_seen_is_named_by_its_place(state: CatalogState) -> None:
+    state.hint([unseen(1, 0)], "a", 2.0)
+    state.hint([unseen(9, 0)], "a", 2.0)
+    assert names(state) == {"a-2", "b-3"}
+    state.apply([(record(1, 0).key, None, 8)], 8, 3.0)
+    state.apply([put(record(9, 9))], 9, 3.0)
+    assert names(state) == {"a-2", "b-3"}
+    state.apply([put(record(1, 10)), put(record(9, 11))], 11, 3.0)
+    assert names(state) == {"a-1", "a-2", "b-3", "a-9"}, "bound to the first that came"
+
+
+def test_a_place_is_meant_beyond_the_revision_that_its_host_knew(state: CatalogState) -> None:
+    """An older version stands, or has just gone, when the one that is meant comes."""
+    state.hint([unseen(1, 5), unseen(2, 6)], "a", 2.0)
+    assert names(state) == {"b-3"}
+    state.apply([put(record(1, 8)), (record(2, 0).key, None, 9)], 9, 3.0)
+    state.apply([put(record(2, 10))], 10, 3.0)
+    assert names(state) == {"b-3"}
+
+
+def test_a_version_at_another_place_is_not_meant(state: CatalogState) -> None:
+    elsewhere = ip_address("10.0.0.77"), 80, "tcp"
+    state.hint([replace(down(1, 0), place=elsewhere)], "a", 2.0)  # type: ignore[arg-type]
+    state.hint([replace(down(9, 0), place=elsewhere)], "a", 2.0)  # type: ignore[arg-type]
+    state.apply([put(record(9, 9))], 9, 3.0)
+    assert names(state) == {"a-1", "a-2", "b-3", "a-9"}
+
+
+def test_who_reads_as_before_passes_over_what_is_unseen() -> None:
+    [packet] = encode(Hint("a", (down(1), unseen(2, 0))), DOMAIN, KEY)
+    said = json.loads(KIND.open(packet).body)
+    assert [row[1] for row in said["down"]] == ["a-1"]
+    assert said["back"] == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ["10.0.0.1", 80],
+        ["10.0.0.999", 80, "tcp"],
+        [1, 80, "tcp"],
+        ["10.0.0.1", "80", "tcp"],
+        ["10.0.0.1", 80, "sctp"],
+    ],
+)
+def test_a_place_that_is_none_is_refused(row: list[object]) -> None:
+    body = {"down": [], "back": [], "unseen": [["web", "a-1", 0, "crashed", "", 1.0, *row]]}
+    packet = KIND.seal("a", json.dumps(body).encode(), DOMAIN, KEY)
+    with pytest.raises(HintError, match="malformed"):
+        decode(packet, DOMAIN, lambda _: KEY)
+
+
 def test_hints_ahead_of_the_store_are_bounded(state: CatalogState) -> None:
     many = [down(n, revision=99) for n in range(10, 10 + AHEAD_MAX + 1)]
     state.hint(many, "a", 2.0)
@@ -308,7 +380,13 @@ async def pair() -> AsyncIterator[Pair]:
         nursery.cancel_scope.cancel()
 
 
-CRASH = Withdrawal(endpoint(1), Reason.CRASHED, "exit status 1", 1000.0)
+def crash(n: int, revision: int = 0) -> Withdrawal:
+    """As the roster says it: with the revision at which this host knows the record to be stored."""
+    one = replace(endpoint(n), revision=revision)
+    return Withdrawal(one, Reason.CRASHED, "exit status 1", 1000.0)
+
+
+CRASH = crash(1, 5)
 
 
 async def test_the_other_host_hears_at_once_and_keeps_the_stores_word() -> None:
@@ -333,12 +411,73 @@ async def test_a_hint_taken_back_is_heard_too() -> None:
 async def test_a_record_that_was_on_its_way_is_told_of_when_it_comes() -> None:
     """An end while the store is slow: the others would name it until the store takes it back."""
     async with pair() as two:
-        last = replace(CRASH, endpoint=endpoint(4))
-        two.hints[0].suppress([last])
+        two.hints[0].suppress([crash(4)])
         for keeper in two.keepers:
             keeper.delta(Delta(9, (record(4, 9),)))
         assert two.up(0) == {"a-1", "a-2"}
         await two.until(1, {"a-1", "a-2"})
+
+
+async def test_an_end_is_told_of_what_this_host_has_not_seen_stored() -> None:
+    """Cut off while it wrote: the others have the record, and this host learns nothing of it."""
+    async with pair() as two:
+        two.keepers[1].delta(Delta(9, (record(4, 9),)))
+        two.hints[0].suppress([crash(4)])
+        await two.until(1, {"a-1", "a-2"})
+        two.hints[0].unsuppress([endpoint(4)])  # up again, and nobody has seen a deletion
+        await two.until(1, {"a-1", "a-2", "a-4"})
+
+
+async def test_a_second_end_is_told_though_nothing_was_seen_of_it(
+    deaf: tuple[Keeper, Deaf], autojump_clock: trio.testing.MockClock
+) -> None:
+    """It flaps while this host is cut off: each end has a version of its own."""
+    keeper, hints = deaf
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hints.run)
+        hints.suppress([CRASH])
+        hints.unsuppress([endpoint(1)])  # its deletion was confirmed, the watch is silent
+        again = replace(crash(1), at=1001.0)
+        hints.suppress([again])
+        place = endpoint(1).place
+        assert hints.sent[-1].down == (replace(down(1), at=1001.0, place=place),)
+        keeper.delta(Delta(12, (record(1, 12),)))
+        assert hints.sent[-1].down == (replace(down(1, 12), at=1001.0),), "what was on its way"
+        sent = len(hints.sent)
+        keeper.delta(Delta(13, (record(2, 13),)))
+        assert len(hints.sent) == sent
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_nobody_has_seen_is_told_until_the_store_says_so_too(
+    deaf: tuple[Keeper, Deaf], autojump_clock: trio.testing.MockClock
+) -> None:
+    keeper, hints = deaf
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hints.run)
+        hints.suppress([crash(4)])
+        await trio.sleep(30.5)
+        assert len(hints.sent) == 31
+        said = encode_withdrawal(crash(4))
+        key = KEYS.withdrawn("a", endpoint(4).id)
+        keeper.delta(Delta(12, (KeyValue(key, said, 12),)))
+        await trio.sleep(10)
+        assert len(hints.sent) == 31
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_written_and_not_yet_seen_is_told_by_its_revision() -> None:
+    """The store's answer to the writer may be ahead of its watch."""
+    async with pair() as two:
+        two.hints[0].suppress([crash(4, 9)])
+        two.keepers[1].delta(Delta(9, (record(4, 9),)))
+        two.hints[0].suppress([crash(2, 6)])  # comes behind it
+        await two.until(1, {"a-1"})
+        two.keepers[1].delta(Delta(10, (record(4, 10),)))
+        assert two.up(1) == {"a-1", "a-4"}, "the next version is not meant"
+        two.hints[0].unsuppress([replace(endpoint(4), revision=9)])
+        two.hints[0].unsuppress([replace(endpoint(2), revision=6)])
+        await two.until(1, {"a-1", "a-2", "a-4"})
 
 
 async def test_what_the_store_has_confirmed_is_not_taken_back() -> None:
@@ -347,8 +486,8 @@ async def test_what_the_store_has_confirmed_is_not_taken_back() -> None:
         two.hints[0].suppress([CRASH])
         await two.until(1, {"a-2"})
         two.keepers[0].delta(Delta(8, (Removed(record(1, 5).key, 8),)))
-        two.hints[0].unsuppress([CRASH.endpoint])
-        two.hints[0].suppress([replace(CRASH, endpoint=endpoint(2))])  # comes behind it
+        two.hints[0].unsuppress([endpoint(1)])
+        two.hints[0].suppress([crash(2, 6)])  # comes behind it
         await two.until(1, set())
 
 
@@ -418,7 +557,7 @@ async def test_what_the_store_does_not_confirm_is_repeated(
         await trio.sleep(10)
         assert len(hints.sent) == 4
         keeper.delta(Delta(11, (record(2, 11),)))
-        hints.suppress([replace(CRASH, endpoint=endpoint(2))])
+        hints.suppress([crash(2, 11)])
         await trio.sleep(1.5)
         keeper.delta(Delta(12, (Removed(record(2, 6).key, 12),)))
         await trio.sleep(10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -100,6 +101,22 @@ def test_up_is_one_record_on_the_host_lease() -> None:
     settle(ledger, store)
     assert ledger.is_stored(endpoint(1).id, LEASES)
     assert ledger.pending(LEASES, 1.0) == []
+
+
+def test_an_endpoint_has_a_revision_once_the_store_is_known_to_hold_just_it() -> None:
+    store = Store()
+    ledger = ledger_on(store)
+    ledger.offer("u", [up(1)], gone=Reason.REMOVED, now=1.0)
+    assert ledger.as_stored(endpoint(1)).revision == 0
+    [ops] = ledger.pending(LEASES, 1.0)
+    ledger.committed(ops, 7)  # the watch has not said so yet
+    assert ledger.as_stored(endpoint(1)).revision == 7
+    assert ledger.as_stored(replace(endpoint(1), port=81)).revision == 0
+    ledger.offer("u", [], gone=Reason.REMOVED, now=2.0)
+    assert ledger.as_stored(endpoint(1)).revision == 7
+    [ops] = ledger.pending(LEASES, 2.0)
+    ledger.committed(ops, 8)
+    assert ledger.as_stored(endpoint(1)).revision == 0
 
 
 def test_withdrawal_is_one_transaction_with_its_reason() -> None:

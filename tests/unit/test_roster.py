@@ -15,7 +15,7 @@ import trio.testing
 
 from announcer.checker import Checker
 from announcer.health import CheckState
-from announcer.ledger import Ledger
+from announcer.ledger import Leases, Ledger
 from announcer.offer import Offer
 from announcer.probe import Execute
 from announcer.publish import Publisher
@@ -26,6 +26,7 @@ from discod.metrics import Metrics
 from discod.model.endpoint import Endpoint, Fault, Producer, Reason, Withdrawal
 from discod.model.schema import Keyspace
 from discod.model.settings import Check
+from discod.store.base import Snapshot
 
 KEYS = Keyspace()
 CHECK = Check("cmd", command=("true",), interval=5.0, timeout=1.0, rise=2, fall=2)
@@ -97,6 +98,22 @@ async def test_up_down_and_gone(rig: Rig, autojump_clock: trio.testing.MockClock
     assert rig.status() == "removed"
     assert [w.reason for w in rig.local.out] == [Reason.DRAINED, Reason.REMOVED]
     rig.roster.remove("static:1", Reason.REMOVED)  # twice is no fault
+
+
+async def test_ends_and_returns_say_at_which_revision_the_store_has_it(
+    rig: Rig, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What is written and not confirmed has none: the other hosts are told of it by its place."""
+    rig.ledger.snapshot(Snapshot(1, ()))
+    rig.roster.put(unit())
+    rig.roster.set_drained("by hand", {})
+    rig.roster.set_drained(None, {})
+    for ops in rig.ledger.pending(Leases(1, 2), 0.0):
+        rig.ledger.committed(ops, 7)
+    rig.roster.set_drained("by hand", {})
+    rig.roster.set_drained(None, {})
+    assert [said.endpoint.revision for said in rig.local.out] == [0, 7]
+    assert [one.revision for one in rig.local.back] == [0, 0, 7]
 
 
 async def test_one_unit_can_be_drained_alone(
