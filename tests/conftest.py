@@ -7,6 +7,7 @@ once. Elsewhere, lab tests are left out where they cannot run, and the last line
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -21,6 +22,12 @@ settings.register_profile("explore", deadline=None, max_examples=2000, print_blo
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 _left_out = pytest.StashKey[int]()
+
+
+def pytest_configure() -> None:
+    """A shell's background job ignores SIGINT, and so would all that the tests start: not here."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

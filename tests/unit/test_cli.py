@@ -167,8 +167,11 @@ async def test_watch_survives_a_restart_of_the_daemon(tmp_path: Path) -> None:
             await one.view.watchers[0].send(back)
             assert "announced" in await lines.next()
             process.send_signal(signal.SIGINT)
-            with trio.fail_after(DEADLINE):
-                await process.wait()
+            try:
+                with trio.fail_after(DEADLINE):
+                    await process.wait()
+            finally:
+                process.kill()
 
 
 class _Lines:
