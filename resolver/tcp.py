@@ -21,6 +21,7 @@ from discod.log import fields
 from discod.model.places import Places, holder_of
 from resolver.answer import Transport
 from resolver.hot.recall import Recall
+from resolver.pipe import Pipe
 from resolver.udp import Handle, Q, Relay
 
 log = logging.getLogger(__name__)
@@ -53,9 +54,11 @@ class _Connection:
     """When it last was other than idle, trio's clock."""
     holder: str = field(init=False)
     """Whom its place counts for."""
+    pipe: Pipe = field(init=False)
 
     def __post_init__(self) -> None:
         self.holder = holder_of(self.client)
+        self.pipe = Pipe(self.stream)
 
 
 class TcpServer(Generic[Q]):
@@ -145,7 +148,7 @@ class TcpServer(Generic[Q]):
             while True:
                 chunk = None
                 with trio.move_on_at(connection.active + self.idle):
-                    chunk = await connection.stream.receive_some(RECEIVE)
+                    chunk = await connection.pipe.receive(RECEIVE)
                 if chunk is None and connection.in_flight and not buffer:
                     connection.active = trio.current_time()  # it is we who keep it waiting
                     continue
@@ -184,6 +187,7 @@ class TcpServer(Generic[Q]):
                 nursery.start_soon(self._later, connection, response)
             if not end:
                 break
+            await trio.lowlevel.checkpoint()  # there is more to answer, and others wait as well
         del buffer[:at]
         if at:
             self._touch(connection)  # sending may have taken its time
@@ -196,26 +200,15 @@ class TcpServer(Generic[Q]):
         if recall is None or not recall.usable(client, int(time.time())):
             return at
         start = time.perf_counter_ns()
-        answers = recall.memo.answers
-        kinds: list[int] = []
-        octets = 0
-        while len(out) < FLUSH_PARTS and octets < FLUSH_OCTETS and (end := _end(data, at)):
-            key = data[at + 4 : end]
-            found = next(answers[key])
-            if found is answers.nothing:
-                sought = recall.find(key, client)
-                if sought is None:
-                    break
-                found = sought
-            body = found[3]
-            length = len(body)
-            out += ((length + 2).to_bytes(2, "big"), data[at + 2 : at + 4], body)
-            kinds.append(found[2])
-            octets += length
-            at = end
-        if kinds:
-            recall.told(connection.transport, kinds, time.perf_counter_ns() - start)
-        return at
+        keys, ids, ends = _frames(data, at, (FLUSH_PARTS - len(out)) // 3)
+        found = recall.find_all(keys, client, FLUSH_OCTETS) if keys else ()
+        if not found:
+            return at
+        # Where not all were found, `ids` goes on.
+        answered = zip(found, ids, strict=False)
+        out += [part for (size, body, _), id_ in answered for part in (size, id_, body)]
+        recall.told(connection.transport, found, time.perf_counter_ns() - start)
+        return ends[len(found) - 1]
 
     async def _later(self, connection: _Connection, response: Iterator[bytes] | Q) -> None:
         try:
@@ -250,11 +243,39 @@ class TcpServer(Generic[Q]):
     async def _send(self, connection: _Connection, parts: list[bytes]) -> None:
         if not parts:
             return
+        data = b"".join(parts)
+        mine = not connection.writing.locked()
+        if mine:
+            data = data[connection.pipe.write(data) :]
+            if not data:
+                return
+            connection.writing.acquire_nowait()  # before anybody else has a turn
         with trio.move_on_after(self.idle) as deadline:
-            async with connection.writing:
-                await connection.stream.send_all(b"".join(parts))
+            if not mine:
+                await connection.writing.acquire()
+            try:
+                await connection.stream.send_all(data)
+            finally:
+                connection.writing.release()
         if deadline.cancelled_caught:
             connection.scope.cancel()  # half a response may be out: nothing can follow it
+
+
+def _frames(data: bytes, at: int, most: int) -> tuple[list[bytes], list[bytes], list[int]]:
+    """The whole messages from `at` on without their ids, the ids, and where each message ends."""
+    keys: list[bytes] = []
+    ids: list[bytes] = []
+    ends: list[int] = []
+    size = len(data)
+    while len(keys) < most and size - at >= 2:
+        end = at + 2 + (data[at] << 8 | data[at + 1])
+        if end > size:
+            break
+        keys.append(data[at + 4 : end])
+        ids.append(data[at + 2 : at + 4])
+        ends.append(end)
+        at = end
+    return keys, ids, ends
 
 
 def _end(data: bytes, at: int) -> int:

@@ -31,6 +31,11 @@ from resolver.zone import Zone
 
 OCTETS_MAX: Final = 8 * 1024 * 1024
 """Of memory, less than a worker's: few clients come over TCP, and they ask for little."""
+ID: Final = 2
+"""Octets of a message's id, which no answer in memory has."""
+Ready = tuple[bytes, bytes, int]
+"""An answer as it goes over a stream: the length of the whole message, what follows the id, and its
+kind (`resolver.hot.slots`)."""
 STREAMS: Final[tuple[Transport, ...]] = ("tcp", "tls")
 
 
@@ -56,8 +61,8 @@ class Recall:
         self._responder = responder
         self._client = ""
         self._faults = Faults()
-        self.memo: Memo[Found] = Memo(
-            self._respond, self._limited, address_of, _whole, zone, rng, octets_max=OCTETS_MAX
+        self.memo: Memo[Ready] = Memo(
+            self._respond, self._limited, address_of, _ready, zone, rng, octets_max=OCTETS_MAX
         )
         self.memo.stream = True
         self.rows = {t: memoryview(bytearray(8 * SLOTS)).cast("Q") for t in STREAMS}
@@ -103,20 +108,51 @@ class Recall:
         self._client = client
         return True
 
-    def find(self, key: bytes, client: str) -> Found | None:
-        """The answer to a query that the first tier has none for; None: ask the responder."""
+    def find_all(self, keys: Sequence[bytes], client: str, octets: int) -> Sequence[Ready]:
+        """The answers to the first of these queries.
+
+        They end before one that the responder is to answer, and with so many octets.
+
+        Args:
+            keys: Packets without their ids; at least one.
+            client: Address.
+            octets: Of all answers; the one that reaches it is the last.
+        """
+        nothing = self.memo.answers.nothing
+        # All at once, as a worker does: misses of the caches overlap (`resolver.hot.loop`).
+        found = next(zip(*map(self.memo.answers.__getitem__, keys), strict=True))
+        if nothing not in found and sum([len(body) for _, body, _ in found]) < octets:
+            return found
+        some: list[Ready] = []
+        for key, first in zip(keys, found, strict=True):
+            ready = self.find(key, client) if first is nothing else first
+            if ready is None:
+                break
+            some.append(ready)
+            octets -= len(ready[1])
+            if octets <= 0:
+                break
+        return some
+
+    def find(self, key: bytes, client: str) -> Ready | None:
+        """The answer to a query that the first tier had none for; None: ask the responder."""
+        # A question that was asked twice has been found meanwhile.
+        ready = next(self.memo.answers[key])
+        if ready is not self.memo.answers.nothing:
+            return ready
         try:
             found = self.memo.find(key, packed(client))
         except Exception:  # noqa: BLE001 - a fault of ours over one packet must not end the service
             self._faults.report(key, client)
             return None
-        return None if found is not None and found[2] < 0 else found
+        return None if found is None or found[2] < 0 else _ready(found)
 
-    def told(self, transport: Transport, kinds: Sequence[int], nanoseconds: int) -> None:
+    def told(self, transport: Transport, given: Sequence[Ready], nanoseconds: int) -> None:
         """Count answers that were given together, `nanoseconds` after they were asked for."""
         row = self.rows[transport]
-        for kind in kinds:
-            row[kind] += 1
+        kinds = bytes([kind for _, _, kind in given])
+        for kind in set(kinds):
+            row[kind] += kinds.count(kind)
         row[bucket(nanoseconds)] += len(kinds)
         row[SECONDS] += nanoseconds * len(kinds)
         verdicts = self.memo.verdicts
@@ -136,5 +172,6 @@ class Recall:
         raise AssertionError("there is no rate limit over TCP")
 
 
-def _whole(found: Found) -> Found:
-    return found
+def _ready(found: Found) -> Ready:
+    _, size, kind, body = found
+    return (size + ID).to_bytes(2, "big"), body, kind

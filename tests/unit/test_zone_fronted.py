@@ -210,7 +210,7 @@ def addresses(resolver: Resolver, name: str) -> set[str]:
     assert found is not None
     told = [
         {str(rr.rdata) for rr in dnslib.DNSRecord.parse(one).rr if rr.rtype == A}
-        for one in (answer, query[:2] + found[3])
+        for one in (answer, query[:2] + found[1])
     ]
     assert told[0] == told[1]
     return told[0]
