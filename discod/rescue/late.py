@@ -8,8 +8,10 @@ from typing import Final
 
 from discod.model.rescue import Place
 
-LATE: Final = 0.05
-"""Seconds after the end of a place's flows until what its last answers began is ended too."""
+LATE: Final = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0)
+"""Seconds after the end of a place's flows when what its answers have begun since is ended too.
+Who stops goes on answering for a while (an engine allows it 10 s), and any of its answers may begin
+something just while the entry goes by which it would have been one; so once more than once."""
 
 
 class Late:
@@ -18,22 +20,32 @@ class Late:
     def __init__(self) -> None:
         self.due = math.inf
         """When to `take`; infinite: there is nothing."""
-        self._places: set[Place] = set()
+        self._places: dict[Place, tuple[float, int]] = {}  # ended when, and taken how often since
 
     def add(self, places: Iterable[Place], now: float) -> None:
-        """Note whose flows are being ended; what is there already waits no longer for it."""
-        some = {place for place in places if place.protocol == "udp"}
-        if some:
-            self._places |= some
-            self.due = min(self.due, now + LATE)
+        """Note whose flows have just been ended."""
+        self._places.update({place: (now, 0) for place in places if place.protocol == "udp"})
+        self._plan()
 
     def leave(self, places: Iterable[Place]) -> None:
         """Note that places are in use again: what they begin is their own."""
-        self._places.difference_update(places)
+        for place in places:
+            self._places.pop(place, None)
+        self._plan()
 
     def take(self, now: float) -> Collection[Place]:
-        """All of them, once; none before they are due."""
+        """Those that are due, each as often as `LATE` says."""
         if now < self.due:
             return ()
-        taken, self._places, self.due = self._places, set(), math.inf
+        taken = {place for place, (at, times) in self._places.items() if now >= at + LATE[times]}
+        for place in taken:
+            at, _ = self._places.pop(place)
+            passed = sum(now >= at + after for after in LATE)  # some at once, if it is late itself
+            if passed < len(LATE):
+                self._places[place] = at, passed
+        self._plan()
         return taken
+
+    def _plan(self) -> None:
+        waiting = self._places.values()
+        self.due = min((at + LATE[times] for at, times in waiting), default=math.inf)
