@@ -31,6 +31,7 @@ from discod.model.hint import (
     decode,
     encode,
 )
+from discod.model.rescue import Place
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Hints:
                 if told.revision < revision:  # what was on its way has come
                     down.append(replace(told, revision=revision, place=None))
             elif revision or id_ in ended:
-                place = None if written else one.endpoint.place
+                place = None if written else Place(*one.endpoint.place)
                 version = max(revision, written)
                 down.append(Down(id_, version, one.reason, one.detail, one.at, place))
         if down:

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from discod.model.endpoint import Address, EndpointId, Protocol, Reason
+from discod.model.endpoint import EndpointId, Reason
 from discod.model.fields import is_text
+from discod.model.rescue import Place
 from discod.model.seal import SIZE_MAX, Kind, SealError
 
 __all__ = ["HOLD", "REPEAT", "SETTLED", "SIZE_MAX", "Down", "Hint", "HintError", "decode", "encode"]
@@ -37,9 +38,6 @@ REPEAT = 1.0
 """Seconds between repetitions while the store has not confirmed: three fit into `HOLD`."""
 DETAIL_MAX = 120
 """Characters of a detail; the store has it whole."""
-
-Place = tuple[Address, int, Protocol]
-"""Where an endpoint is reached (`Endpoint.place`)."""
 
 
 class HintError(ValueError):
@@ -79,8 +77,8 @@ def encode(hint: Hint, domain: str, key: bytes) -> Iterator[bytes]:
         if one.place is None:
             rows.append(("down", row))
         else:  # under a name of its own: readers of before pass over it
-            address, port, protocol = one.place
-            rows.append(("unseen", [*row, str(address), port, protocol]))
+            place = one.place
+            rows.append(("unseen", [*row, str(place.address), place.port, place.protocol]))
     rows += [("back", [*id_]) for id_ in hint.back]
     room = KIND.room(hint.host)
     batch: dict[str, list[list[object]]] = {"down": [], "unseen": [], "back": []}
@@ -145,7 +143,7 @@ def _place(row: Any) -> Place:
     address, port, protocol = row
     if not (isinstance(address, str) and isinstance(port, int) and protocol in ("tcp", "udp")):
         raise ValueError("expected an address, a port and tcp or udp")
-    return ip_address(address), port, protocol
+    return Place(ip_address(address), port, protocol)
 
 
 def _dump(batch: dict[str, list[list[object]]]) -> bytes:

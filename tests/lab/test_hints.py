@@ -56,7 +56,7 @@ CALL = 6.0
 def unheard(hints: bool) -> Iterator[tuple[Lab, list[str]]]:
     """Two hosts, and a container of `b` that has just crashed, with its addresses. `b` writes to
     etcd and hears nothing from it: its record is there, and nobody has told `b`."""
-    store = {"endpoints": ["http://192.0.2.1:2379"], "timeout": f"{CALL:g}s"}
+    store = {"endpoints": [f"http://192.0.2.1:{ETCD_PORT}"], "timeout": f"{CALL:g}s"}
     announce = {} if hints else {"hint_port": 0}
     with Lab(2, lease_ttl=20, config={"store": store, "announce": announce}) as lab:
         a, b = lab.hosts

@@ -32,6 +32,7 @@ from discod.model.hint import (
     encode,
 )
 from discod.model.hinted import AHEAD_MAX
+from discod.model.rescue import Place
 from discod.model.schema import Keyspace, encode_endpoint, encode_host, encode_withdrawal
 from discod.store.base import Delta, KeyValue, Removed, Snapshot
 
@@ -73,7 +74,7 @@ DOWN = st.builds(
     st.text(max_size=120),
     st.floats(0, 1e10),
     st.none()
-    | st.tuples(st.ip_addresses(), st.integers(0, 65535), st.sampled_from(["tcp", "udp"])),
+    | st.builds(Place, st.ip_addresses(), st.integers(0, 65535), st.sampled_from(["tcp", "udp"])),
 )
 HINT = st.builds(
     Hint,
@@ -233,7 +234,7 @@ def test_a_hint_that_is_ahead_is_its_hosts_to_give_and_to_take_back(state: Catal
 
 
 def unseen(n: int, revision: int) -> Down:
-    return replace(down(n, revision), place=endpoint(n).place)
+    return replace(down(n, revision), place=Place(*endpoint(n).place))
 
 
 def test_what_its_host_has_not_seen_is_named_by_its_place(state: CatalogState) -> None:
@@ -257,9 +258,9 @@ def test_a_place_is_meant_beyond_the_revision_that_its_host_knew(state: CatalogS
 
 
 def test_a_version_at_another_place_is_not_meant(state: CatalogState) -> None:
-    elsewhere = ip_address("10.0.0.77"), 80, "tcp"
-    state.hint([replace(down(1, 0), place=elsewhere)], "a", 2.0)  # type: ignore[arg-type]
-    state.hint([replace(down(9, 0), place=elsewhere)], "a", 2.0)  # type: ignore[arg-type]
+    elsewhere = Place(ip_address("10.0.0.77"), 80, "tcp")
+    state.hint([replace(down(1, 0), place=elsewhere)], "a", 2.0)
+    state.hint([replace(down(9, 0), place=elsewhere)], "a", 2.0)
     state.apply([put(record(9, 9))], 9, 3.0)
     assert names(state) == {"a-1", "a-2", "b-3", "a-9"}
 
@@ -433,28 +434,25 @@ async def test_a_second_end_is_told_though_nothing_was_seen_of_it(
 ) -> None:
     """It flaps while this host is cut off: each end has a version of its own."""
     keeper, hints = deaf
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hints.run)
+    async with running(hints):
         hints.suppress([CRASH])
         hints.unsuppress([endpoint(1)])  # its deletion was confirmed, the watch is silent
         again = replace(crash(1), at=1001.0)
         hints.suppress([again])
-        place = endpoint(1).place
+        place = Place(*endpoint(1).place)
         assert hints.sent[-1].down == (replace(down(1), at=1001.0, place=place),)
         keeper.delta(Delta(12, (record(1, 12),)))
         assert hints.sent[-1].down == (replace(down(1, 12), at=1001.0),), "what was on its way"
         sent = len(hints.sent)
         keeper.delta(Delta(13, (record(2, 13),)))
         assert len(hints.sent) == sent
-        nursery.cancel_scope.cancel()
 
 
 async def test_what_nobody_has_seen_is_told_until_the_store_says_so_too(
     deaf: tuple[Keeper, Deaf], autojump_clock: trio.testing.MockClock
 ) -> None:
     keeper, hints = deaf
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hints.run)
+    async with running(hints):
         hints.suppress([crash(4)])
         await trio.sleep(30.5)
         assert len(hints.sent) == 31
@@ -463,7 +461,6 @@ async def test_what_nobody_has_seen_is_told_until_the_store_says_so_too(
         keeper.delta(Delta(12, (KeyValue(key, said, 12),)))
         await trio.sleep(10)
         assert len(hints.sent) == 31
-        nursery.cancel_scope.cancel()
 
 
 async def test_what_is_written_and_not_yet_seen_is_told_by_its_revision() -> None:
@@ -511,6 +508,14 @@ async def test_garbage_is_counted_and_does_no_harm() -> None:
         assert counted("discod_hints_received_total", {"result": "refused"}) == 9
 
 
+@asynccontextmanager
+async def running(hints: Hints) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hints.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
 class Deaf(Hints):
     """Hints whose datagrams go nowhere but into a list."""
 
@@ -548,8 +553,7 @@ async def test_what_the_store_does_not_confirm_is_repeated(
     deaf: tuple[Keeper, Deaf], autojump_clock: trio.testing.MockClock
 ) -> None:
     keeper, hints = deaf
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hints.run)
+    async with running(hints):
         hints.suppress([CRASH])
         await trio.sleep(3.5)
         assert [one.down for one in hints.sent] == [(down(1),)] * 4
@@ -563,7 +567,6 @@ async def test_what_the_store_does_not_confirm_is_repeated(
         await trio.sleep(10)
         # Confirmed here, but another host's store may be away, and a datagram be lost.
         assert len(hints.sent) == 4 + 1 + REPEATED_MIN
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_hint_that_nobody_stands_by_is_let_go(
@@ -575,8 +578,7 @@ async def test_a_hint_that_nobody_stands_by_is_let_go(
     def up() -> bool:
         return keeper.catalog.endpoint(endpoint(3, "b").id) is not None
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hints.run)
+    async with running(hints):
         hints._take(packet)
         await trio.sleep(HOLD - 0.1)
         keeper.contact(9)
@@ -587,7 +589,6 @@ async def test_a_hint_that_nobody_stands_by_is_let_go(
             keeper.contact(9)
         await trio.sleep(SETTLED + 2 * LOOK)
         assert up()
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_hint_holds_while_the_store_is_silent(
@@ -599,8 +600,7 @@ async def test_a_hint_holds_while_the_store_is_silent(
     def up() -> bool:
         return keeper.catalog.endpoint(endpoint(3, "b").id) is not None
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hints.run)
+    async with running(hints):
         keeper.contact(9)
         hints._take(packet)
         await trio.sleep(SETTLED / 2)
@@ -612,7 +612,6 @@ async def test_a_hint_holds_while_the_store_is_silent(
         assert not up()
         await trio.sleep(SETTLED)
         assert up()
-        nursery.cancel_scope.cancel()
 
 
 def test_a_port_that_is_taken_costs_only_the_hints(
